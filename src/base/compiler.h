@@ -1,0 +1,36 @@
+/* base/compiler.h - the only place where compiler extensions are named. */
+#ifndef CMI_BASE_COMPILER_H
+#define CMI_BASE_COMPILER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CMI_NODISCARD __attribute__((warn_unused_result))
+#define CMI_PRINTF(fmt_arg, first_arg) __attribute__((format(printf, fmt_arg, first_arg)))
+#define CMI_NORETURN __attribute__((noreturn))
+#define CMI_ALIGNED(n) __attribute__((aligned(n)))
+#define CMI_LIKELY(x) __builtin_expect(!!(x), 1)
+#define CMI_UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+#define CMI_LEN(array) (sizeof(array) / sizeof((array)[0]))
+#define CMI_MIN(a, b) ((a) < (b) ? (a) : (b))
+#define CMI_MAX(a, b) ((a) > (b) ? (a) : (b))
+#define CMI_DIV_UP(a, b) (((a) + (b)-1) / (b))
+#define CMI_ROUND_UP(a, b) (CMI_DIV_UP(a, b) * (b))
+
+#if defined(__x86_64__)
+#define CMI_ARCH_X86_64 1
+#else
+#define CMI_ARCH_X86_64 0
+#endif
+#if defined(__aarch64__)
+#define CMI_ARCH_AARCH64 1
+#else
+#define CMI_ARCH_AARCH64 0
+#endif
+
+/* Bytes of a cache line, and the alignment of every tensor row that a kernel may read in one load. */
+#define CMI_CACHE_LINE 64
+
+#endif

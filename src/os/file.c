@@ -1,0 +1,107 @@
+#include "os/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static cmi_status open_regular(int *fd_out, uint64_t *n_bytes_out, const char *path, cmi_error *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        cmi_status st = errno == ENOENT ? CMI_ERR_NOT_FOUND : CMI_ERR_IO;
+        return cmi_error_set(err, st, "%s: %s", path, strerror(errno));
+    }
+    struct stat info;
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+        close(fd);
+        return cmi_error_set(err, CMI_ERR_IO, "%s: not a regular file", path);
+    }
+    *fd_out = fd;
+    *n_bytes_out = (uint64_t)info.st_size;
+    return CMI_OK;
+}
+
+static cmi_status read_all(cmi_buf *out, int fd, const char *path, cmi_error *err)
+{
+    for (;;) {
+        char chunk[65536];
+        ssize_t n = read(fd, chunk, sizeof chunk);
+        if (n == 0) {
+            return CMI_OK;
+        }
+        if (n < 0 && errno != EINTR) {
+            return cmi_error_set(err, CMI_ERR_IO, "%s: %s", path, strerror(errno));
+        }
+        if (n > 0 && !cmi_buf_append(out, chunk, (size_t)n)) {
+            return cmi_error_set(err, CMI_ERR_TOO_LARGE, "%s: larger than the limit of %zu bytes",
+                                 path, out->max);
+        }
+    }
+}
+
+cmi_status cmi_file_read(cmi_buf *out, const char *path, size_t max_bytes, cmi_error *err)
+{
+    cmi_buf_init(out, max_bytes);
+    int fd;
+    uint64_t n_bytes;
+    cmi_status st = open_regular(&fd, &n_bytes, path, err);
+    if (st != CMI_OK) {
+        return st;
+    }
+    if (n_bytes > max_bytes) {
+        st = cmi_error_set(err, CMI_ERR_TOO_LARGE, "%s: larger than the limit of %zu bytes", path,
+                           max_bytes);
+    } else {
+        st = read_all(out, fd, path, err);
+    }
+    close(fd);
+    return st;
+}
+
+cmi_status cmi_file_map_open(cmi_file_map *map_out, const char *path, cmi_error *err)
+{
+    int fd;
+    uint64_t n_bytes;
+    cmi_status st = open_regular(&fd, &n_bytes, path, err);
+    if (st != CMI_OK) {
+        return st;
+    }
+    void *data = NULL;
+    if (n_bytes > 0) {
+        data = mmap(NULL, n_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+    }
+    close(fd);
+    if (data == MAP_FAILED) {
+        return cmi_error_set(err, CMI_ERR_IO, "%s: cannot map %llu bytes: %s", path,
+                             (unsigned long long)n_bytes, strerror(errno));
+    }
+    *map_out = (cmi_file_map){data, n_bytes};
+    return CMI_OK;
+}
+
+void cmi_file_map_close(cmi_file_map *map)
+{
+    if (map != NULL && map->data != NULL) {
+        munmap((void *)(uintptr_t)map->data, map->n_bytes);
+        *map = (cmi_file_map){0};
+    }
+}
+
+void cmi_file_map_release(const cmi_file_map *map, size_t offset, size_t n)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t begin = CMI_ROUND_UP(offset, page);
+    size_t end = (offset + n) / page * page;
+    if (begin < end) {
+        madvise((void *)(uintptr_t)(map->data + begin), end - begin, MADV_DONTNEED);
+    }
+}
+
+bool cmi_file_exists(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0;
+}

@@ -1,0 +1,30 @@
+/* os/file.h - reading files whole or mapped. Symbolic links are followed (Hugging Face caches need it).
+ *
+ * Errors name the path and the system's reason. Any thread. */
+#ifndef CMI_OS_FILE_H
+#define CMI_OS_FILE_H
+
+#include "base/buf.h"
+#include "base/error.h"
+
+/* Reads a regular file into out (initialized here; the caller deinits it also after an error).
+ * CMI_ERR_NOT_FOUND: no such file. CMI_ERR_TOO_LARGE: more than max_bytes. CMI_ERR_IO: the rest. */
+CMI_NODISCARD cmi_status cmi_file_read(cmi_buf *out, const char *path, size_t max_bytes,
+                                       cmi_error *err);
+
+/* A file mapped read-only. Pages come in on first touch; another process that truncates the file while
+ * it is mapped kills readers with SIGBUS, as with every mapped file. */
+typedef struct cmi_file_map {
+    const uint8_t *data; /* NULL for an empty file */
+    size_t n_bytes;
+} cmi_file_map;
+
+CMI_NODISCARD cmi_status cmi_file_map_open(cmi_file_map *map_out, const char *path, cmi_error *err);
+void cmi_file_map_close(cmi_file_map *map); /* NULL or zeroed is fine */
+
+/* Says that bytes [offset, offset+n) will not be read again soon, so that the page cache may drop them. */
+void cmi_file_map_release(const cmi_file_map *map, size_t offset, size_t n);
+
+bool cmi_file_exists(const char *path);
+
+#endif

@@ -1,0 +1,63 @@
+#include "tests/test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "os/file.h"
+
+static char path[] = "/tmp/cmi_file_test_XXXXXX";
+
+static int make_file(void **state)
+{
+    (void)state;
+    int fd = mkstemp(path);
+    return fd >= 0 && write(fd, "hello\0world", 11) == 11 && close(fd) == 0 ? 0 : -1;
+}
+
+static int remove_file(void **state)
+{
+    (void)state;
+    return unlink(path);
+}
+
+static void reads_and_maps_the_same_bytes(void **state)
+{
+    (void)state;
+    cmi_error err;
+    cmi_buf text;
+    assert_int_equal(cmi_file_read(&text, path, 11, &err), CMI_OK);
+    assert_int_equal(text.len, 11);
+    cmi_file_map map;
+    assert_int_equal(cmi_file_map_open(&map, path, &err), CMI_OK);
+    assert_int_equal(map.n_bytes, 11);
+    assert_memory_equal(map.data, text.data, 11);
+    cmi_file_map_release(&map, 0, 11);
+    cmi_file_map_close(&map);
+    cmi_buf_deinit(&text);
+}
+
+static void errors_name_the_path(void **state)
+{
+    (void)state;
+    cmi_error err;
+    cmi_buf text;
+    assert_int_equal(cmi_file_read(&text, "/nonexistent/x", 10, &err), CMI_ERR_NOT_FOUND);
+    assert_non_null(strstr(err.text, "/nonexistent/x"));
+    cmi_buf_deinit(&text);
+    assert_int_equal(cmi_file_read(&text, path, 10, &err), CMI_ERR_TOO_LARGE);
+    cmi_buf_deinit(&text);
+    assert_int_equal(cmi_file_read(&text, "/tmp", 10, &err), CMI_ERR_IO);
+    cmi_buf_deinit(&text);
+    assert_true(cmi_file_exists(path));
+    assert_false(cmi_file_exists("/nonexistent/x"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reads_and_maps_the_same_bytes),
+        cmocka_unit_test(errors_name_the_path),
+    };
+    return cmocka_run_group_tests(tests, make_file, remove_file);
+}
