@@ -1,8 +1,8 @@
 /* base/alloc.h - heap memory; no other file calls malloc.
  *
- * cmi_alloc and cmi_realloc end the process with one line when the host has no memory left: use them
- * where the size is bounded by a stated limit. cmi_try_alloc is for sizes that come from a file or an
- * option. All memory is released with cmi_free. Any thread. */
+ * cmi_alloc and cmi_realloc end the process with one line when the host has no memory left: use
+ * them where the size is bounded by a stated limit. cmi_try_alloc is for sizes that come from a
+ * file or an option. All memory is released with cmi_free. Any thread. */
 #ifndef CMI_BASE_ALLOC_H
 #define CMI_BASE_ALLOC_H
 
@@ -17,7 +17,8 @@ CMI_NODISCARD void *cmi_realloc(void *p, size_t n, size_t size);
 /* As cmi_alloc, but NULL when n * size overflows or there is no memory. */
 CMI_NODISCARD void *cmi_try_alloc(size_t n, size_t size);
 
-/* n_bytes zeroed, at an address divisible by alignment (a power of two, at least sizeof(void *)). */
+/* n_bytes zeroed, at an address divisible by alignment (a power of two, at least sizeof(void *)).
+ */
 CMI_NODISCARD void *cmi_alloc_aligned(size_t n_bytes, size_t alignment);
 
 /* A copy of n bytes with a NUL behind them. */

@@ -25,13 +25,14 @@ bool cmi_buf_str(cmi_buf *b, const char *s);
 bool cmi_buf_char(cmi_buf *b, char c);
 CMI_PRINTF(2, 3) bool cmi_buf_printf(cmi_buf *b, const char *fmt, ...);
 
-/* Makes room for n more bytes and returns where they go; the caller then adds to len. NULL on overflow. */
+/* Makes room for n more bytes and returns where they go; the caller then adds to len. NULL on
+ * overflow. */
 char *cmi_buf_reserve(cmi_buf *b, size_t n);
 
 /* Drops the first n bytes (n <= len). O(len). */
 void cmi_buf_consume(cmi_buf *b, size_t n);
 
-void cmi_buf_clear(cmi_buf *b);            /* keeps the memory */
+void cmi_buf_clear(cmi_buf *b);             /* keeps the memory */
 const char *cmi_buf_cstr(const cmi_buf *b); /* "" when empty; valid until the next change */
 
 #endif

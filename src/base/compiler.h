@@ -30,7 +30,8 @@
 #define CMI_ARCH_AARCH64 0
 #endif
 
-/* Bytes of a cache line, and the alignment of every tensor row that a kernel may read in one load. */
+/* Bytes of a cache line, and the alignment of every tensor row that a kernel may read in one load.
+ */
 #define CMI_CACHE_LINE 64
 
 #endif

@@ -12,9 +12,9 @@ typedef struct cmi_error {
     char text[512];    /* one line of valid UTF-8 without a newline, cut when longer */
 } cmi_error;
 
-/* Writes the line and returns st, so that a caller can `return cmi_error_set(...)`. err may be NULL.
- * Control characters and broken UTF-8 that come in through the arguments are replaced by '?', so
- * that hostile file content cannot forge log lines. */
+/* Writes the line and returns st, so that a caller can `return cmi_error_set(...)`. err may be
+ * NULL. Control characters and broken UTF-8 that come in through the arguments are replaced by '?',
+ * so that hostile file content cannot forge log lines. */
 CMI_PRINTF(3, 4) cmi_status cmi_error_set(cmi_error *err, cmi_status st, const char *fmt, ...);
 
 /* Puts "context: " before the line that err already holds and returns its status. */

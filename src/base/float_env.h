@@ -1,8 +1,9 @@
 /* base/float_env.h - one floating-point mode for every thread that computes.
  *
- * Subnormal inputs and results are zero (DAZ and FTZ). The BF16 dot-product instructions flush whatever
- * the mode, so bits can be the same on every ISA only if everything else flushes too. Rounding is to
- * nearest even. Call it once at the start of every computing thread; the mode is per thread. */
+ * Subnormal inputs and results are zero (DAZ and FTZ). The BF16 dot-product instructions flush
+ * whatever the mode, so bits can be the same on every ISA only if everything else flushes too.
+ * Rounding is to nearest even. Call it once at the start of every computing thread; the mode is per
+ * thread. */
 #ifndef CMI_BASE_FLOAT_ENV_H
 #define CMI_BASE_FLOAT_ENV_H
 

@@ -23,7 +23,8 @@ void cmi_log(cmi_log_level level, const char *fmt, ...)
     gmtime_r(&now.tv_sec, &utc);
     char line[2048];
     size_t at = strftime(line, sizeof line, "%Y-%m-%dT%H:%M:%S", &utc);
-    at += (size_t)snprintf(line + at, sizeof line - at, ".%03ldZ %-5s ", now.tv_nsec / 1000000, names[level]);
+    at += (size_t)snprintf(line + at, sizeof line - at, ".%03ldZ %-5s ", now.tv_nsec / 1000000,
+                           names[level]);
     va_list args;
     va_start(args, fmt);
     int n = vsnprintf(line + at, sizeof line - at - 1, fmt, args);

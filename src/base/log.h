@@ -1,6 +1,7 @@
 /* base/log.h - one line per event on standard error: time, level, text.
  *
- * Any thread; a line is written by one call, so lines do not mix. Not for the inner loop of a step. */
+ * Any thread; a line is written by one call, so lines do not mix. Not for the inner loop of a step.
+ */
 #ifndef CMI_BASE_LOG_H
 #define CMI_BASE_LOG_H
 

@@ -1,7 +1,7 @@
 /* base/rng.h - Philox4x32-10 (Salmon et al., SC'11): counter-based random numbers.
  *
- * The number for (seed, counter) is a pure function of both, so that sampling at a position gives the
- * same token whichever process, batch or retry asks for it. */
+ * The number for (seed, counter) is a pure function of both, so that sampling at a position gives
+ * the same token whichever process, batch or retry asks for it. */
 #ifndef CMI_BASE_RNG_H
 #define CMI_BASE_RNG_H
 

@@ -2,8 +2,8 @@
  *
  * Errors are negative and grouped by what is hurt, so that the code says what to tear down:
  * the request, the peer, or the host. CMI_ERR_NO_CAPACITY always means "nothing changed; try again
- * after progress". Functions that read what users wrote also fill a cmi_error (base/error.h) with one
- * line for people. */
+ * after progress". Functions that read what users wrote also fill a cmi_error (base/error.h) with
+ * one line for people. */
 #ifndef CMI_BASE_STATUS_H
 #define CMI_BASE_STATUS_H
 

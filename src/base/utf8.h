@@ -5,8 +5,8 @@
 #include "base/compiler.h"
 
 /* Reads one code point from the n bytes at p.
- * Returns its length 1..4 and sets *cp; 0 when the bytes are a proper prefix of a sequence that could
- * still become valid (or n is 0); -1 when no continuation can make them valid. */
+ * Returns its length 1..4 and sets *cp; 0 when the bytes are a proper prefix of a sequence that
+ * could still become valid (or n is 0); -1 when no continuation can make them valid. */
 int cmi_utf8_next(const char *p, size_t n, uint32_t *cp);
 
 /* Length of the longest prefix that is valid UTF-8. Equal to n exactly when all of it is. */

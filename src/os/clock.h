@@ -1,4 +1,5 @@
-/* os/clock.h - time. Integers in nanoseconds; code below engine/ takes time as an argument instead. */
+/* os/clock.h - time. Integers in nanoseconds; code below engine/ takes time as an argument instead.
+ */
 #ifndef CMI_OS_CLOCK_H
 #define CMI_OS_CLOCK_H
 

@@ -1,4 +1,5 @@
-/* os/file.h - reading files whole or mapped. Symbolic links are followed (Hugging Face caches need it).
+/* os/file.h - reading files whole or mapped. Symbolic links are followed (Hugging Face caches need
+ * it).
  *
  * Errors name the path and the system's reason. Any thread. */
 #ifndef CMI_OS_FILE_H
@@ -12,8 +13,8 @@
 CMI_NODISCARD cmi_status cmi_file_read(cmi_buf *out, const char *path, size_t max_bytes,
                                        cmi_error *err);
 
-/* A file mapped read-only. Pages come in on first touch; another process that truncates the file while
- * it is mapped kills readers with SIGBUS, as with every mapped file. */
+/* A file mapped read-only. Pages come in on first touch; another process that truncates the file
+ * while it is mapped kills readers with SIGBUS, as with every mapped file. */
 typedef struct cmi_file_map {
     const uint8_t *data; /* NULL for an empty file */
     size_t n_bytes;
@@ -22,7 +23,8 @@ typedef struct cmi_file_map {
 CMI_NODISCARD cmi_status cmi_file_map_open(cmi_file_map *map_out, const char *path, cmi_error *err);
 void cmi_file_map_close(cmi_file_map *map); /* NULL or zeroed is fine */
 
-/* Says that bytes [offset, offset+n) will not be read again soon, so that the page cache may drop them. */
+/* Says that bytes [offset, offset+n) will not be read again soon, so that the page cache may drop
+ * them. */
 void cmi_file_map_release(const cmi_file_map *map, size_t offset, size_t n);
 
 bool cmi_file_exists(const char *path);

@@ -51,8 +51,8 @@ cmi_status cmi_host_memory_map(void **block_out, size_t n_bytes, const char *wha
     void *block = mmap(NULL, CMI_MAX(n_bytes, (size_t)1), PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (block == MAP_FAILED) {
-        return cmi_error_set(err, CMI_ERR_NO_MEMORY, "no memory for %s (%zu bytes): %s", what, n_bytes,
-                             strerror(errno));
+        return cmi_error_set(err, CMI_ERR_NO_MEMORY, "no memory for %s (%zu bytes): %s", what,
+                             n_bytes, strerror(errno));
     }
     madvise(block, n_bytes, MADV_HUGEPAGE);
     *block_out = block;

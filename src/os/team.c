@@ -1,9 +1,10 @@
 /* os/team.c - see team.h.
  *
  * One generation counter starts a run: the owner writes the run's fields, then releases a new
- * generation; members acquire it, take task numbers from one atomic counter, and count themselves out
- * of `n_working` with release, which the owner acquires. Sleepers wait on the generation by futex. A
- * condition variable instead would cost a lock and, with short operators, most of the step. */
+ * generation; members acquire it, take task numbers from one atomic counter, and count themselves
+ * out of `n_working` with release, which the owner acquires. Sleepers wait on the generation by
+ * futex. A condition variable instead would cost a lock and, with short operators, most of the
+ * step. */
 #include "os/team.h"
 
 #include <errno.h>
@@ -18,8 +19,8 @@
 #include "base/alloc.h"
 #include "base/float_env.h"
 
-/* About 20 us on a 3 GHz core: longer than the gap between two operators of a step, far shorter than
- * the gap between two requests. */
+/* About 20 us on a 3 GHz core: longer than the gap between two operators of a step, far shorter
+ * than the gap between two requests. */
 enum { SPINS_BEFORE_SLEEP = 4000 };
 
 struct cmi_team {
@@ -37,7 +38,7 @@ struct cmi_team {
         pthread_t thread;
         cmi_team *team;
         uint32_t worker;
-    } *members;
+    } * members;
 };
 
 static void cpu_relax(void)
@@ -68,7 +69,8 @@ static void wait_change(cmi_team *team, _Atomic uint32_t *word, uint32_t seen)
         }
         cpu_relax();
     }
-    /* seq_cst on both sides: either the waker sees this sleeper, or the futex sees the new value. */
+    /* seq_cst on both sides: either the waker sees this sleeper, or the futex sees the new value.
+     */
     atomic_fetch_add(&team->n_sleeping, 1);
     while (atomic_load(word) == seen) {
         futex_wait(word, seen);
@@ -146,8 +148,8 @@ cmi_status cmi_team_create(cmi_team **team_out, uint32_t n_threads, cmi_error *e
         int rc = pthread_create(&team->members[i].thread, NULL, member_main, &team->members[i]);
         if (rc != 0) {
             cmi_team_destroy(team);
-            return cmi_error_set(err, CMI_ERR_IO, "cannot start thread %u of %u: %s", i + 1, n_threads,
-                                 strerror(rc));
+            return cmi_error_set(err, CMI_ERR_IO, "cannot start thread %u of %u: %s", i + 1,
+                                 n_threads, strerror(rc));
         }
         team->n_started = i;
     }

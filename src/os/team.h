@@ -1,9 +1,9 @@
 /* os/team.h - a fork-join team of threads for the operators of one step.
  *
- * cmi_team_run hands out the tasks 0 .. n_tasks-1 to all members and returns when all are done. Which
- * member takes which task is a race on purpose (nobody waits for a slow one), so a task's result may
- * depend on its number only, never on its worker. Between runs the members spin briefly, then sleep.
- * Every member computes in the mode of base/float_env.h.
+ * cmi_team_run hands out the tasks 0 .. n_tasks-1 to all members and returns when all are done.
+ * Which member takes which task is a race on purpose (nobody waits for a slow one), so a task's
+ * result may depend on its number only, never on its worker. Between runs the members spin briefly,
+ * then sleep. Every member computes in the mode of base/float_env.h.
  *
  * Thread: one thread, the owner, calls run; it is itself worker 0. */
 #ifndef CMI_OS_TEAM_H

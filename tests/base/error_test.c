@@ -7,7 +7,8 @@ static void the_line_stays_one_line_of_utf8(void **state)
 {
     (void)state;
     cmi_error err = {0};
-    assert_int_equal(cmi_error_set(&err, CMI_ERR_BAD_DATA, "x\ny\x1b[31m\xFF%s", "é"), CMI_ERR_BAD_DATA);
+    assert_int_equal(cmi_error_set(&err, CMI_ERR_BAD_DATA, "x\ny\x1b[31m\xFF%s", "é"),
+                     CMI_ERR_BAD_DATA);
     assert_string_equal(err.text, "x?y?[31m?é");
     assert_int_equal(cmi_error_prefix(&err, "file %d", 7), CMI_ERR_BAD_DATA);
     assert_string_equal(err.text, "file 7: x?y?[31m?é");

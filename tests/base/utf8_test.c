@@ -28,9 +28,9 @@ static void every_scalar_value_round_trips(void **state)
 static void malformed_bytes_are_refused(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"\x80",         "\xC0\x80",         "\xC1\xBF", "\xE0\x80\x80",
-                                      "\xED\xA0\x80", "\xF0\x8F\xBF\xBF", "\xF5",     "\xF4\x90\x80\x80",
-                                      "\xFF",         "\xE2\x28\xA1"};
+    static const char *const bad[] = {
+        "\x80", "\xC0\x80",         "\xC1\xBF", "\xE0\x80\x80", "\xED\xA0\x80", "\xF0\x8F\xBF\xBF",
+        "\xF5", "\xF4\x90\x80\x80", "\xFF",     "\xE2\x28\xA1"};
     for (size_t i = 0; i < CMI_LEN(bad); i++) {
         uint32_t cp;
         assert_int_equal(next_length(bad[i], strlen(bad[i]), &cp), -1);
