@@ -1,0 +1,133 @@
+/* kernels/kernels.h - the operators' inner loops, one prototype each, one variant table each.
+ *
+ * The file in ref/ is the specification: plain C that fixes every rounding and the order of every
+ * float operation. Each ISA version returns the same bits, so tests compare with memcmp and a cluster
+ * may mix processors. What makes that possible at no cost in speed:
+ *
+ *  - A dot product has 16 float32 lanes, whatever the ISA. For float32 operands lane l takes elements
+ *    l, l+16, l+32, ... by fused multiply-add. For BF16 operands lane l takes from every block of 32
+ *    elements the pair (2l, 2l+1): the odd element first, then the even one, which is what the AVX-512
+ *    BF16 dot product does (products of BF16 values are exact in float32). Elements past the end
+ *    count as zeros and are added like others. The lanes are then summed as a tree: l with l+8,
+ *    then +4, +2, +1.
+ *  - A sum over rows (attention values, experts) runs in row order, lanes over columns.
+ *  - exp is one polynomial (kernels/ref/math.h) with fused multiply-adds, the same on every ISA.
+ *  - Subnormal numbers are zero everywhere (base/float_env.h); the caller's thread has that mode.
+ *
+ * So the result never depends on how many rows a call has or how its columns are cut into tasks.
+ *
+ * Buffers need no alignment and may not overlap unless said. All functions are pure; any thread. */
+#ifndef CMI_KERNELS_KERNELS_H
+#define CMI_KERNELS_KERNELS_H
+
+#include "base/dtype.h"
+
+/* y[r][c] = sum over k of x[r][k] * w[c][k]   (Y = X W^T). Element types by the kernel's name:
+ * gemm_f32: x, w float. gemm_bf16: x, w cmi_bf16. y is float32 and is overwritten.
+ * Strides count elements of their own array. Any size >= 0; n_k == 0 writes zeros. */
+typedef struct cmi_gemm_args {
+    const void *x; /* [n_rows][x_stride] */
+    const void *w; /* [n_cols][w_stride] */
+    float *y;      /* [n_rows][y_stride] */
+    size_t x_stride, w_stride, y_stride;
+    uint32_t n_rows, n_cols, n_k;
+} cmi_gemm_args;
+typedef void cmi_gemm_fn(const cmi_gemm_args *args);
+
+/* y[i] = x[i] / sqrt(mean(x^2) + eps) * w[i]. The mean's sum has the 16 lanes of a float32 dot product
+ * of x with itself; the scale is 1.0f / sqrtf(sum / n + eps); y = (x * scale) * w. y may be x. */
+typedef void cmi_rmsnorm_fn(const float *x, const float *w, float eps, uint32_t n, float *y);
+
+/* y[i] = silu(gate[i]) * up[i], silu(g) = g / (1 + exp(-g)) computed as written. y may be gate. */
+typedef void cmi_swiglu_fn(const float *gate, const float *up, uint32_t n, float *y);
+
+/* Conversions by base/dtype.h: round to BF16, widen to float32. */
+typedef void cmi_round_bf16_fn(const float *x, uint32_t n, cmi_bf16 *y);
+typedef void cmi_widen_bf16_fn(const cmi_bf16 *x, uint32_t n, float *y);
+
+/* y[i] = fma(a, x[i], y[i]): one addend of a sum in fixed order. */
+typedef void cmi_axpy_fn(float a, const float *x, uint32_t n, float *y);
+
+/* Rotates interleaved pairs in place: (a, b) = (x[2i], x[2i+1]) becomes
+ * (a cos[i] - b sin[i], a sin[i] + b cos[i]), each as fma(a, cos, -(b * sin)), fma(a, sin, b * cos). */
+typedef void cmi_rope_fn(float *x, const float *cos, const float *sin, uint32_t n_pairs);
+
+/* One block of an online softmax (flash attention's recurrence, one query row).
+ * In: scores s[0..n), running maximum *m (-INFINITY before the first block) and running sum *l.
+ *   x[t] = s[t] * scale;  m' = max(*m, max of x);  alpha = exp(*m - m') (0 when *m is -INFINITY)
+ *   p[t] = exp(x[t] - m');  *l = fma(*l, alpha, sum of p), the sum in 16 lanes and a tree.
+ * Out: s holds p, *m = m', *l updated; returns alpha, the factor for what was accumulated so far.
+ * n >= 1. All scores finite. */
+typedef float cmi_softmax_block_fn(float *s, uint32_t n, float scale, float *m, float *l);
+
+/* o[r][c] = fma chain over t = 0 .. n_t-1 of p[r][t] * v[t][c], starting from o[r][c] * alpha[r].
+ * attn_values_f32: v float. attn_values_bf16: v cmi_bf16, widened; p stays float32. */
+typedef struct cmi_attn_values_args {
+    const float *p;     /* [n_rows][p_stride] */
+    const void *v;      /* [n_t][v_stride] */
+    const float *alpha; /* [n_rows] */
+    float *o;           /* [n_rows][o_stride], updated in place */
+    size_t p_stride, v_stride, o_stride;
+    uint32_t n_rows, n_t, n_cols;
+} cmi_attn_values_args;
+typedef void cmi_attn_values_fn(const cmi_attn_values_args *args);
+
+/* max over i of z[i], and sum over i of exp(z[i] - max) in 16 lanes and a tree. n >= 1, z finite or
+ * -INFINITY (at least one finite). */
+typedef void cmi_max_sum_exp_fn(const float *z, uint32_t n, float *max_out, float *sum_out);
+
+/* Every kernel: X(name, type). The tables below, the selection, the tests and the bench walk this list, so
+ * that none can miss a row. */
+#define CMI_KERNEL_TABLE(X)                                                                        \
+    X(gemm_f32, cmi_gemm_fn)                                                                       \
+    X(gemm_bf16, cmi_gemm_fn)                                                                      \
+    X(rmsnorm, cmi_rmsnorm_fn)                                                                     \
+    X(swiglu, cmi_swiglu_fn)                                                                       \
+    X(round_bf16, cmi_round_bf16_fn)                                                               \
+    X(widen_bf16, cmi_widen_bf16_fn)                                                               \
+    X(axpy, cmi_axpy_fn)                                                                           \
+    X(rope, cmi_rope_fn)                                                                           \
+    X(softmax_block, cmi_softmax_block_fn)                                                         \
+    X(attn_values_f32, cmi_attn_values_fn)                                                         \
+    X(attn_values_bf16, cmi_attn_values_fn)                                                        \
+    X(max_sum_exp, cmi_max_sum_exp_fn)
+
+/* The chosen variant of every kernel. A value: copy it freely. */
+typedef struct cmi_kernels {
+#define CMI_KERNEL_MEMBER(name, type) type *name;
+    CMI_KERNEL_TABLE(CMI_KERNEL_MEMBER)
+#undef CMI_KERNEL_MEMBER
+} cmi_kernels;
+
+/* Instruction sets, in the order of preference on one architecture. */
+typedef enum cmi_isa {
+    CMI_ISA_REF,
+    CMI_ISA_AVX2,   /* x86-64 with AVX2 and FMA */
+    CMI_ISA_AVX512, /* x86-64 with AVX-512 F, BW, VL, DQ; BF16 kernels also need AVX512_BF16 */
+    CMI_ISA_NEON,   /* reserved: no variants yet, so it selects the reference */
+} cmi_isa;
+
+/* Features of a processor that variants may need. */
+enum {
+    CMI_CPU_AVX2 = 1u << 0, /* AVX2, FMA, BMI2 and the operating system saves YMM */
+    CMI_CPU_AVX512 = 1u << 1, /* F, BW, VL, DQ and the operating system saves ZMM */
+    CMI_CPU_AVX512_BF16 = 1u << 2,
+};
+
+/* What this processor has. */
+uint32_t cmi_cpu_flags(void);
+
+/* The flags that an `--isa` mask lets through: "at most this". */
+uint32_t cmi_isa_cpu_flags(cmi_isa isa);
+
+/* "ref", "avx2", "avx512", "neon" -> isa; false for another name. */
+bool cmi_isa_parse(const char *name, cmi_isa *isa_out);
+
+/* The best instruction set whose kernels the flags allow. */
+cmi_isa cmi_isa_best(uint32_t cpu_flags);
+const char *cmi_isa_name(cmi_isa isa);
+
+/* For every kernel the last row of its table whose flags are all in cpu_flags. */
+void cmi_kernels_select(cmi_kernels *kernels_out, uint32_t cpu_flags);
+
+#endif
