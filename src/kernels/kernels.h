@@ -1,15 +1,15 @@
 /* kernels/kernels.h - the operators' inner loops, one prototype each, one variant table each.
  *
  * The file in ref/ is the specification: plain C that fixes every rounding and the order of every
- * float operation. Each ISA version returns the same bits, so tests compare with memcmp and a cluster
- * may mix processors. What makes that possible at no cost in speed:
+ * float operation. Each ISA version returns the same bits, so tests compare with memcmp and a
+ * cluster may mix processors. What makes that possible at no cost in speed:
  *
- *  - A dot product has 16 float32 lanes, whatever the ISA. For float32 operands lane l takes elements
- *    l, l+16, l+32, ... by fused multiply-add. For BF16 operands lane l takes from every block of 32
- *    elements the pair (2l, 2l+1): the odd element first, then the even one, which is what the AVX-512
- *    BF16 dot product does (products of BF16 values are exact in float32). Elements past the end
- *    count as zeros and are added like others. The lanes are then summed as a tree: l with l+8,
- *    then +4, +2, +1.
+ *  - A dot product has 16 float32 lanes, whatever the ISA. For float32 operands lane l takes
+ * elements l, l+16, l+32, ... by fused multiply-add. For BF16 operands lane l takes from every
+ * block of 32 elements the pair (2l, 2l+1): the odd element first, then the even one, which is what
+ * the AVX-512 BF16 dot product does (products of BF16 values are exact in float32). Elements past
+ * the end count as zeros and are added like others. The lanes are then summed as a tree: l with
+ * l+8, then +4, +2, +1.
  *  - A sum over rows (attention values, experts) runs in row order, lanes over columns.
  *  - exp is one polynomial (kernels/ref/math.h) with fused multiply-adds, the same on every ISA.
  *  - Subnormal numbers are zero everywhere (base/float_env.h); the caller's thread has that mode.
@@ -34,8 +34,9 @@ typedef struct cmi_gemm_args {
 } cmi_gemm_args;
 typedef void cmi_gemm_fn(const cmi_gemm_args *args);
 
-/* y[i] = x[i] / sqrt(mean(x^2) + eps) * w[i]. The mean's sum has the 16 lanes of a float32 dot product
- * of x with itself; the scale is 1.0f / sqrtf(sum / n + eps); y = (x * scale) * w. y may be x. */
+/* y[i] = x[i] / sqrt(mean(x^2) + eps) * w[i]. The mean's sum has the 16 lanes of a float32 dot
+ * product of x with itself; the scale is 1.0f / sqrtf(sum / n + eps); y = (x * scale) * w. y may be
+ * x. */
 typedef void cmi_rmsnorm_fn(const float *x, const float *w, float eps, uint32_t n, float *y);
 
 /* y[i] = silu(gate[i]) * up[i], silu(g) = g / (1 + exp(-g)) computed as written. y may be gate. */
@@ -49,7 +50,8 @@ typedef void cmi_widen_bf16_fn(const cmi_bf16 *x, uint32_t n, float *y);
 typedef void cmi_axpy_fn(float a, const float *x, uint32_t n, float *y);
 
 /* Rotates interleaved pairs in place: (a, b) = (x[2i], x[2i+1]) becomes
- * (a cos[i] - b sin[i], a sin[i] + b cos[i]), each as fma(a, cos, -(b * sin)), fma(a, sin, b * cos). */
+ * (a cos[i] - b sin[i], a sin[i] + b cos[i]), each as fma(a, cos, -(b * sin)), fma(a, sin, b *
+ * cos). */
 typedef void cmi_rope_fn(float *x, const float *cos, const float *sin, uint32_t n_pairs);
 
 /* One block of an online softmax (flash attention's recurrence, one query row).
@@ -76,8 +78,8 @@ typedef void cmi_attn_values_fn(const cmi_attn_values_args *args);
  * -INFINITY (at least one finite). */
 typedef void cmi_max_sum_exp_fn(const float *z, uint32_t n, float *max_out, float *sum_out);
 
-/* Every kernel: X(name, type). The tables below, the selection, the tests and the bench walk this list, so
- * that none can miss a row. */
+/* Every kernel: X(name, type). The tables below, the selection, the tests and the bench walk this
+ * list, so that none can miss a row. */
 #define CMI_KERNEL_TABLE(X)                                                                        \
     X(gemm_f32, cmi_gemm_fn)                                                                       \
     X(gemm_bf16, cmi_gemm_fn)                                                                      \
@@ -109,7 +111,7 @@ typedef enum cmi_isa {
 
 /* Features of a processor that variants may need. */
 enum {
-    CMI_CPU_AVX2 = 1u << 0, /* AVX2, FMA, BMI2 and the operating system saves YMM */
+    CMI_CPU_AVX2 = 1u << 0,   /* AVX2, FMA, BMI2 and the operating system saves YMM */
     CMI_CPU_AVX512 = 1u << 1, /* F, BW, VL, DQ and the operating system saves ZMM */
     CMI_CPU_AVX512_BF16 = 1u << 2,
 };

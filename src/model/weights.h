@@ -1,0 +1,100 @@
+/* model/weights.h - a checkpoint's weights in the form that the forward pass reads.
+ *
+ * Loading copies every tensor once, converted to the compute type, into large blocks of its own:
+ * rows are 64-byte aligned, source pages are released behind the copy, and the checkpoint's files
+ * can be closed afterwards. Peak memory is the converted weights plus one tensor.
+ *
+ * After loading, everything is immutable and may be read by any thread. */
+#ifndef CMI_MODEL_WEIGHTS_H
+#define CMI_MODEL_WEIGHTS_H
+
+#include "base/dtype.h"
+#include "base/error.h"
+#include "model/config.h"
+#include "os/team.h"
+
+/* A matrix [n_out][n_in] for y = x W^T. dtype is F32 or BF16. stride counts elements between rows;
+ * what lies between n_in and stride is zero. w is 64-byte aligned, and so is every row. */
+typedef struct cmi_linear {
+    const void *w;
+    size_t stride;
+    uint32_t n_out, n_in;
+    cmi_dtype dtype;
+} cmi_linear;
+
+/* A feed-forward network: y = down(silu(gate x) * (up x)). gate_up has the gate's rows first, then
+ * up's: [2 * width][hidden_size]. The slab of a routed expert is contiguous (gate_up, then down)
+ * and does not point anywhere, so that an expert can move on its own. */
+typedef struct cmi_ffn {
+    cmi_linear gate_up;
+    cmi_linear down; /* [hidden_size][width] */
+    uint32_t width;
+} cmi_ffn;
+
+typedef struct cmi_layer_weights {
+    const float *input_layernorm;          /* [hidden_size] */
+    const float *post_attention_layernorm; /* [hidden_size] */
+    const float *q_a_layernorm;            /* [q_lora_rank], NULL without q_lora */
+    const float *kv_a_layernorm;           /* [kv_lora_rank] */
+    cmi_linear q_a_proj;                   /* [q_lora_rank][hidden_size], w NULL without q_lora */
+    cmi_linear q_b_proj;  /* [heads * (nope + rope)][q_lora_rank, or hidden_size for q_proj] */
+    cmi_linear kv_a_proj; /* [kv_lora_rank + rope][hidden_size] */
+    cmi_linear kv_b_proj; /* [heads * (nope + v)][kv_lora_rank], as in the file */
+    cmi_linear
+        w_uk_t; /* [heads * kv_lora_rank][nope]: the K half of kv_b_proj, each head transposed */
+    cmi_linear o_proj; /* [hidden_size][heads * v] */
+    bool is_moe;
+    cmi_ffn dense;          /* width intermediate_size; !is_moe */
+    cmi_linear gate;        /* always F32: [n_routed_experts][hidden_size]; is_moe */
+    const float *gate_bias; /* e_score_correction_bias [n_routed_experts], NULL when absent */
+    const cmi_ffn *experts; /* [n_routed_experts], width moe_intermediate_size */
+    cmi_ffn shared;         /* width n_shared_experts * moe_intermediate_size; down.w NULL: none */
+} cmi_layer_weights;
+
+/* The multi-token-prediction layer (DeepSeek-V3 technical report 2.2; paper section 7.2). Embedding
+ * and head are the main model's. */
+typedef struct cmi_mtp_weights {
+    const float *enorm, *hnorm; /* [hidden_size] */
+    cmi_linear eh_proj; /* [hidden_size][2 * hidden_size]: embedding first, then hidden state */
+    cmi_layer_weights layer;
+    const float *head_norm; /* shared_head.norm, [hidden_size] */
+} cmi_mtp_weights;
+
+typedef struct cmi_weights {
+    cmi_dtype dtype;           /* of all linears but the gates: F32 or BF16 */
+    cmi_linear embed;          /* [vocab_size][hidden_size]: rows are looked up */
+    cmi_linear lm_head;        /* [vocab_size][hidden_size]; the same matrix as embed when tied */
+    const float *norm;         /* [hidden_size] */
+    cmi_layer_weights *layers; /* [num_hidden_layers] */
+    cmi_mtp_weights
+        *mtp;         /* NULL: the checkpoint has no MTP layer (config may say so and files not) */
+    uint64_t n_bytes; /* memory that all of it takes */
+    struct cmi_weights_blocks *blocks; /* private */
+} cmi_weights;
+
+/* Called from the loading thread with bytes read so far and in all. */
+typedef void cmi_progress_fn(void *arg, uint64_t done_bytes, uint64_t total_bytes);
+
+typedef struct cmi_weights_options {
+    cmi_dtype dtype;           /* CMI_DTYPE_F32 or CMI_DTYPE_BF16 */
+    bool with_mtp;             /* false leaves the MTP layer out */
+    cmi_team *team;            /* converts in parallel; the caller owns it */
+    cmi_progress_fn *progress; /* NULL: none */
+    void *progress_arg;
+} cmi_weights_options;
+
+/* Bytes that cmi_weights_load would take; from the config alone. */
+uint64_t cmi_weights_estimate_bytes(const cmi_model_config *config, const cmi_weights_options *opt);
+
+/* Loads dir/model.safetensors or the shards of dir/model.safetensors.index.json.
+ * Every tensor that the config asks for must be there with its exact shape (CMI_ERR_BAD_DATA names
+ * file and tensor); tensors that nothing asks for are ignored, except that more layers or experts
+ * than config.json says contradict it and are refused. F32, F16, BF16 and F8_E4M3 with
+ * weight_scale_inv are read. F32 from FP8 is the exact product code * scale in float32; BF16 rounds
+ * it once. CMI_ERR_NO_MEMORY: does not fit. *weights_out is untouched on error. */
+CMI_NODISCARD cmi_status cmi_weights_load(cmi_weights **weights_out, const cmi_model_config *config,
+                                          const char *dir, const cmi_weights_options *opt,
+                                          cmi_error *err);
+void cmi_weights_destroy(cmi_weights *weights); /* NULL is fine */
+
+#endif
