@@ -1,0 +1,55 @@
+/* engine/engine.h - one engine: a thread that takes requests and gives tokens.
+ *
+ * The calls below may come from any thread. Requests wait in a bounded queue and are served in the
+ * order of their arrival. Events wait in a bounded ring; a full ring holds the engine back (never
+ * drops), so whoever owns an engine must poll it. */
+#ifndef CMI_ENGINE_ENGINE_H
+#define CMI_ENGINE_ENGINE_H
+
+#include "engine/message.h"
+
+typedef struct cmi_engine cmi_engine;
+
+/* What does not change while the engine lives. */
+typedef struct cmi_engine_info {
+    uint32_t vocab_size;
+    uint32_t max_model_len; /* prompt and output together, tokens */
+    uint32_t max_queued_requests;
+    uint32_t n_kv_pages;
+    uint32_t kv_page_tokens;
+} cmi_engine_info;
+
+/* Counters since the start, and gauges. */
+typedef struct cmi_engine_stats {
+    uint64_t n_prompt_tokens;     /* computed */
+    uint64_t n_generation_tokens; /* sampled */
+    uint64_t n_steps;
+    uint64_t n_step_tokens; /* rows of all steps together */
+    uint64_t n_preemptions;
+    uint32_t n_running;
+    uint32_t n_waiting;
+    uint32_t n_kv_pages_used;
+} cmi_engine_stats;
+
+/* Queues a copy of the request.
+ * CMI_ERR_INVALID: malformed, a token id outside the vocabulary, or prompt + 1 > max_model_len (err
+ * says). CMI_ERR_NO_CAPACITY: the queue is full; nothing changed. CMI_ERR_CLOSED: the engine is
+ * stopping. */
+CMI_NODISCARD cmi_status cmi_engine_submit(cmi_engine *engine, const cmi_request *request,
+                                           cmi_error *err);
+
+/* Ends a request within one step, waiting or running; its FINISHED event (CMI_FINISH_ABORT) still
+ * comes. Unknown and ended ids are ignored. */
+void cmi_engine_cancel(cmi_engine *engine, uint64_t request_id);
+
+/* Takes up to n_max events, oldest first, without waiting. One thread polls. */
+CMI_NODISCARD size_t cmi_engine_poll(cmi_engine *engine, cmi_event *events_out, size_t n_max);
+
+/* Readable (an eventfd) while events may be waiting. Read its 8 bytes, then poll until it gives
+ * none. */
+int cmi_engine_event_fd(const cmi_engine *engine);
+
+void cmi_engine_info_get(const cmi_engine *engine, cmi_engine_info *info_out);
+void cmi_engine_stats_get(cmi_engine *engine, cmi_engine_stats *stats_out);
+
+#endif

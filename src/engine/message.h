@@ -1,0 +1,112 @@
+/* engine/message.h - what the server and an engine say to each other.
+ *
+ * Both messages are versioned values without pointers, in host byte order: they can be copied,
+ * queued, logged, and later sent to another process. The engine knows token ids only; text, stop
+ * strings and reasoning belong to the server, which cancels a request when its text is complete.
+ *
+ * A request ends exactly once: after CMI_EVENT_FINISHED no event of its id follows. */
+#ifndef CMI_ENGINE_MESSAGE_H
+#define CMI_ENGINE_MESSAGE_H
+
+#include "base/error.h"
+
+enum {
+    CMI_MESSAGE_VERSION = 1,
+    CMI_MAX_TOP_LOGPROBS = 20,
+    CMI_MAX_STOP_TOKEN_IDS = 64,
+    CMI_MAX_LOGIT_BIAS = 1024,
+};
+
+enum {
+    CMI_REQUEST_LOGPROBS = 1u << 0, /* token events carry logprob and n_top_logprobs others */
+    CMI_REQUEST_PROMPT_LOGPROBS = 1u << 1, /* a PROMPT_TOKEN event for every prompt token */
+    CMI_REQUEST_IGNORE_EOS = 1u << 2,      /* the model's end tokens do not end the request */
+};
+
+typedef struct cmi_logit_bias {
+    uint32_t token_id;
+    float bias; /* added to the logit */
+} cmi_logit_bias;
+
+/* The head of a request; prompt ids, stop token ids and logit biases follow it in this order, read
+ * them through the functions below. Sampling: temperature 0 is greedy; then repetition, frequency
+ * and presence penalties, logit bias, temperature, top_k, top_p, min_p apply in this order. */
+typedef struct cmi_request {
+    uint32_t version;         /* CMI_MESSAGE_VERSION */
+    uint32_t n_bytes;         /* of the whole message */
+    uint64_t request_id;      /* the sender's, unique among its live requests */
+    uint64_t seed;            /* with the position it determines every random choice */
+    uint32_t n_prompt_tokens; /* >= 1 */
+    uint32_t n_stop_token_ids;
+    uint32_t n_logit_bias;
+    uint32_t max_tokens;      /* output tokens; >= 1 */
+    uint32_t min_tokens;      /* end and stop tokens cannot be sampled before so many */
+    uint32_t flags;           /* CMI_REQUEST_... */
+    uint32_t n_top_logprobs;  /* 0 .. CMI_MAX_TOP_LOGPROBS */
+    uint32_t top_k;           /* 0: off */
+    float temperature;        /* >= 0 */
+    float top_p;              /* (0, 1] */
+    float min_p;              /* [0, 1] */
+    float repetition_penalty; /* > 0; 1: off; over prompt and output */
+    float frequency_penalty;  /* [-2, 2]; over the output */
+    float presence_penalty;   /* [-2, 2]; over the output */
+} cmi_request;
+
+/* Copies head (its version, n_bytes and counts are filled in from the arguments) and the arrays
+ * into one block; release it with cmi_free. */
+CMI_NODISCARD cmi_request *cmi_request_create(const cmi_request *head, const uint32_t *prompt,
+                                              uint32_t n_prompt, const uint32_t *stop_token_ids,
+                                              uint32_t n_stop_token_ids, const cmi_logit_bias *bias,
+                                              uint32_t n_bias);
+
+/* A head with every option off: temperature 1, top_p 1, repetition_penalty 1, max_tokens 1. */
+cmi_request cmi_request_defaults(void);
+
+/* Checks a message from elsewhere: version, sizes, ranges, finite floats. Token ids are checked
+ * against the model by the engine. CMI_ERR_INVALID names the field. */
+CMI_NODISCARD cmi_status cmi_request_check(const void *bytes, size_t n_bytes, cmi_error *err);
+
+const uint32_t *cmi_request_prompt(const cmi_request *request);
+const uint32_t *cmi_request_stop_token_ids(const cmi_request *request);
+const cmi_logit_bias *cmi_request_logit_bias(const cmi_request *request);
+
+typedef enum cmi_event_type {
+    CMI_EVENT_PROMPT_TOKEN =
+        1,           /* index: position in the prompt; logprob given the tokens before it */
+    CMI_EVENT_TOKEN, /* index: position in the output */
+    CMI_EVENT_FINISHED,
+} cmi_event_type;
+
+typedef enum cmi_finish_reason {
+    CMI_FINISH_NONE,
+    CMI_FINISH_STOP,   /* an end token or a stop token id; stop_token_id says which */
+    CMI_FINISH_LENGTH, /* max_tokens, or the context is full */
+    CMI_FINISH_ABORT,  /* cancelled */
+    CMI_FINISH_ERROR,  /* status says why */
+} cmi_finish_reason;
+
+typedef struct cmi_top_logprob {
+    uint32_t token_id;
+    float logprob;
+} cmi_top_logprob;
+
+typedef struct cmi_event {
+    uint32_t version;
+    uint32_t type; /* cmi_event_type */
+    uint64_t request_id;
+    uint32_t index;
+    uint32_t token_id;
+    float logprob; /* of the model before temperature and penalties; NAN: not asked for, or position
+                      0 */
+    uint32_t n_top;
+    cmi_top_logprob top[CMI_MAX_TOP_LOGPROBS]; /* descending; ties by lower id */
+    /* only in CMI_EVENT_FINISHED: */
+    uint32_t finish_reason; /* cmi_finish_reason */
+    uint32_t stop_token_id; /* with CMI_FINISH_STOP; an end token is the last TOKEN event too */
+    int32_t status;         /* cmi_status; CMI_OK unless CMI_FINISH_ERROR */
+    uint32_t n_prompt_tokens, n_cached_tokens, n_output_tokens;
+    /* in every event, monotonic clock of the engine's host, ns; 0: has not happened */
+    uint64_t submitted_ns, started_ns, first_token_ns, now_ns;
+} cmi_event;
+
+#endif
