@@ -15,6 +15,7 @@ enum {
     CMI_MAX_TOP_LOGPROBS = 20,
     CMI_MAX_STOP_TOKEN_IDS = 64,
     CMI_MAX_LOGIT_BIAS = 1024,
+    CMI_MAX_PROMPT_TOKENS = 1 << 24,
 };
 
 enum {
@@ -53,7 +54,8 @@ typedef struct cmi_request {
 } cmi_request;
 
 /* Copies head (its version, n_bytes and counts are filled in from the arguments) and the arrays
- * into one block; release it with cmi_free. */
+ * into one block; release it with cmi_free. The counts keep to the limits above (asserted); an
+ * array may be NULL when its count is 0. */
 CMI_NODISCARD cmi_request *cmi_request_create(const cmi_request *head, const uint32_t *prompt,
                                               uint32_t n_prompt, const uint32_t *stop_token_ids,
                                               uint32_t n_stop_token_ids, const cmi_logit_bias *bias,
@@ -62,8 +64,9 @@ CMI_NODISCARD cmi_request *cmi_request_create(const cmi_request *head, const uin
 /* A head with every option off: temperature 1, top_p 1, repetition_penalty 1, max_tokens 1. */
 cmi_request cmi_request_defaults(void);
 
-/* Checks a message from elsewhere: version, sizes, ranges, finite floats. Token ids are checked
- * against the model by the engine. CMI_ERR_INVALID names the field. */
+/* Checks a message from elsewhere: version, sizes, ranges, finite floats. bytes need not be
+ * aligned. Token ids are checked against the model by the engine. CMI_ERR_INVALID names the field.
+ */
 CMI_NODISCARD cmi_status cmi_request_check(const void *bytes, size_t n_bytes, cmi_error *err);
 
 const uint32_t *cmi_request_prompt(const cmi_request *request);
