@@ -5,14 +5,15 @@
  * cluster may mix processors. What makes that possible at no cost in speed:
  *
  *  - A dot product has 16 float32 lanes, whatever the ISA. For float32 operands lane l takes
- * elements l, l+16, l+32, ... by fused multiply-add. For BF16 operands lane l takes from every
- * block of 32 elements the pair (2l, 2l+1): the odd element first, then the even one, which is what
- * the AVX-512 BF16 dot product does (products of BF16 values are exact in float32). Elements past
- * the end count as zeros and are added like others. The lanes are then summed as a tree: l with
- * l+8, then +4, +2, +1.
+ *    elements l, l+16, l+32, ... by fused multiply-add. For BF16 operands lane l takes from every
+ *    block of 32 elements the pair (2l, 2l+1): the odd element first, then the even one, which is
+ *    what the AVX-512 BF16 dot product does (products of BF16 values are exact in float32).
+ *    Elements past the end count as zeros and are added like others. The lanes are then summed as
+ *    a tree: l with l+8, then +4, +2, +1.
  *  - A sum over rows (attention values, experts) runs in row order, lanes over columns.
  *  - exp is one polynomial (kernels/ref/math.h) with fused multiply-adds, the same on every ISA.
  *  - Subnormal numbers are zero everywhere (base/float_env.h); the caller's thread has that mode.
+ *  - A maximum that is zero is +0, whichever zeros were compared. A NaN result is some NaN.
  *
  * So the result never depends on how many rows a call has or how its columns are cut into tasks.
  *
@@ -35,8 +36,8 @@ typedef struct cmi_gemm_args {
 typedef void cmi_gemm_fn(const cmi_gemm_args *args);
 
 /* y[i] = x[i] / sqrt(mean(x^2) + eps) * w[i]. The mean's sum has the 16 lanes of a float32 dot
- * product of x with itself; the scale is 1.0f / sqrtf(sum / n + eps); y = (x * scale) * w. y may be
- * x. */
+ * product of x with itself; the scale is 1.0f / sqrtf(sum / n + eps); y = (x * scale) * w.
+ * y may be x. */
 typedef void cmi_rmsnorm_fn(const float *x, const float *w, float eps, uint32_t n, float *y);
 
 /* y[i] = silu(gate[i]) * up[i], silu(g) = g / (1 + exp(-g)) computed as written. y may be gate. */
@@ -50,8 +51,8 @@ typedef void cmi_widen_bf16_fn(const cmi_bf16 *x, uint32_t n, float *y);
 typedef void cmi_axpy_fn(float a, const float *x, uint32_t n, float *y);
 
 /* Rotates interleaved pairs in place: (a, b) = (x[2i], x[2i+1]) becomes
- * (a cos[i] - b sin[i], a sin[i] + b cos[i]), each as fma(a, cos, -(b * sin)), fma(a, sin, b *
- * cos). */
+ * (a cos[i] - b sin[i], a sin[i] + b cos[i]), computed as fma(a, cos, -(b * sin)) and
+ * fma(a, sin, b * cos). */
 typedef void cmi_rope_fn(float *x, const float *cos, const float *sin, uint32_t n_pairs);
 
 /* One block of an online softmax (flash attention's recurrence, one query row).
@@ -101,6 +102,10 @@ typedef struct cmi_kernels {
 #undef CMI_KERNEL_MEMBER
 } cmi_kernels;
 
+/* The natural logarithm, within 1 ulp and with the same bits everywhere. Zero (and subnormal) gives
+ * -INFINITY, a negative number or NaN gives NaN. */
+float cmi_logf(float x);
+
 /* Instruction sets, in the order of preference on one architecture. */
 typedef enum cmi_isa {
     CMI_ISA_REF,
@@ -116,7 +121,7 @@ enum {
     CMI_CPU_AVX512_BF16 = 1u << 2,
 };
 
-/* What this processor has. */
+/* What this processor has. Each flag implies those above it. */
 uint32_t cmi_cpu_flags(void);
 
 /* The flags that an `--isa` mask lets through: "at most this". */

@@ -1,0 +1,55 @@
+#include "kernels/kernels.h"
+
+#if CMI_ARCH_X86_64
+
+#include <cpuid.h>
+
+/* Which register states the operating system saves (XCR0). Only after CPUID has said OSXSAVE. */
+static uint64_t saved_states(void)
+{
+    uint32_t lo, hi;
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return (uint64_t)hi << 32 | lo;
+}
+
+static bool all_set(uint64_t value, uint64_t mask)
+{
+    return (value & mask) == mask;
+}
+
+uint32_t cmi_cpu_flags(void)
+{
+    /* Leaf 7's bits by their names in the processor manuals; not every cpuid.h has them all. */
+    const uint32_t avx2_ebx = 1u << 5 | 1u << 8;                           /* AVX2, BMI2 */
+    const uint32_t avx512_ebx = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* F, DQ, BW, VL */
+    const uint32_t avx512_bf16_eax = 1u << 5;                              /* subleaf 1 */
+    const uint64_t ymm_states = 0x06, zmm_states = 0xE6;
+
+    uint32_t eax, ebx, ecx, edx;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !all_set(ecx, bit_OSXSAVE | bit_AVX | bit_FMA)) {
+        return 0;
+    }
+    uint64_t states = saved_states();
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !all_set(states, ymm_states) ||
+        !all_set(ebx, avx2_ebx)) {
+        return 0;
+    }
+    uint32_t max_subleaf = eax;
+    if (!all_set(states, zmm_states) || !all_set(ebx, avx512_ebx)) {
+        return CMI_CPU_AVX2;
+    }
+    if (max_subleaf < 1 || !__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) ||
+        !all_set(eax, avx512_bf16_eax)) {
+        return CMI_CPU_AVX2 | CMI_CPU_AVX512;
+    }
+    return CMI_CPU_AVX2 | CMI_CPU_AVX512 | CMI_CPU_AVX512_BF16;
+}
+
+#else
+
+uint32_t cmi_cpu_flags(void)
+{
+    return 0;
+}
+
+#endif
