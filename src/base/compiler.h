@@ -30,6 +30,18 @@
 #define CMI_ARCH_AARCH64 0
 #endif
 
+/* 1 when AddressSanitizer watches this build (gcc's way of saying it, then clang's). */
+#if defined(__SANITIZE_ADDRESS__)
+#define CMI_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define CMI_ASAN 1
+#endif
+#endif
+#if !defined(CMI_ASAN)
+#define CMI_ASAN 0
+#endif
+
 /* Bytes of a cache line, and the alignment of every tensor row that a kernel may read in one load.
  */
 #define CMI_CACHE_LINE 64
