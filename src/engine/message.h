@@ -82,7 +82,7 @@ typedef enum cmi_event_type {
 
 typedef enum cmi_finish_reason {
     CMI_FINISH_NONE,
-    CMI_FINISH_STOP,   /* an end token or a stop token id; stop_token_id says which */
+    CMI_FINISH_STOP,   /* an end token or a stop token id, which was the last TOKEN event */
     CMI_FINISH_LENGTH, /* max_tokens, or the context is full */
     CMI_FINISH_ABORT,  /* cancelled */
     CMI_FINISH_ERROR,  /* status says why */
@@ -103,10 +103,13 @@ typedef struct cmi_event {
                       0 */
     uint32_t n_top;
     cmi_top_logprob top[CMI_MAX_TOP_LOGPROBS]; /* descending; ties by lower id */
-    /* only in CMI_EVENT_FINISHED: */
+    /* In CMI_EVENT_FINISHED, and already in the CMI_EVENT_TOKEN of an end token or stop token id
+     * that ends the request, so that the server need not wait to know that its text is not shown;
+     * other events: CMI_FINISH_NONE. */
     uint32_t finish_reason; /* cmi_finish_reason */
-    uint32_t stop_token_id; /* with CMI_FINISH_STOP; an end token is the last TOKEN event too */
-    int32_t status;         /* cmi_status; CMI_OK unless CMI_FINISH_ERROR */
+    uint32_t stop_token_id; /* with CMI_FINISH_STOP */
+    /* only in CMI_EVENT_FINISHED: */
+    int32_t status; /* cmi_status; CMI_OK unless CMI_FINISH_ERROR */
     uint32_t n_prompt_tokens, n_cached_tokens, n_output_tokens;
     /* in every event, monotonic clock of the engine's host, ns; 0: has not happened */
     uint64_t submitted_ns, started_ns, first_token_ns, now_ns;

@@ -79,9 +79,12 @@ const char *cmi_api_job_id(const cmi_api_job *job); /* "chatcmpl-..." / "cmpl-..
 /* Takes one event of one of the job's requests. Appends what can be sent now to out: SSE events of
  * a stream, or the whole JSON body with the last event. *cancel_out: the choice's text is complete
  * (a stop string), the engine should cancel the request; its FINISHED event is still to be passed
- * in. Returns CMI_IN_PROGRESS until every choice has finished, then CMI_OK; a failed choice of an
- * answer that is not streamed gives its error status with err filled in (then out holds nothing to
- * send). */
+ * in.
+ * Returns CMI_IN_PROGRESS until every choice has finished, then CMI_OK. A request that failed, or
+ * was aborted without *cancel_out, ends the whole job: its error status is returned with err filled
+ * in, and the caller cancels the job's other requests and destroys it. Of a stream, out then holds
+ * the error event and [DONE], to be sent if its headers are out already; otherwise nothing to send.
+ */
 CMI_NODISCARD cmi_status cmi_api_job_event(cmi_api_job *job, const cmi_event *event, cmi_buf *out,
                                            bool *cancel_out, cmi_api_error *err);
 
