@@ -2,11 +2,22 @@
  *
  * Field names are Hugging Face's. A struct of this type that cmi_model_config_load has filled holds
  * only values that the rest of model/ can work with: every product of sizes fits, group counts
- * divide, and what is not supported was refused by name. */
+ * divide, and what is not supported was refused by name. Sizes must be in the file; switches that
+ * it leaves out have the defaults of the family's published configuration class.
+ *
+ * The two families' gates differ only in what the fields below say, so that one gate serves both
+ * (with s the scores, c the selected experts, w the weights of their outputs):
+ *   s = scoring_func(gate x), in float32
+ *   c = topk_method over s (noaux_tc: over s + e_score_correction_bias)
+ *   w = s[c];  if norm_topk_prob: w /= sum(w) + 1e-20;  w *= routed_scaling_factor */
 #ifndef CMI_MODEL_CONFIG_H
 #define CMI_MODEL_CONFIG_H
 
 #include "base/error.h"
+
+/* The epsilon of q_a_layernorm and kv_a_layernorm. DeepSeek's own code and Hugging Face's build
+ * these two with the norm's default, whatever rms_norm_eps says. */
+#define CMI_LATENT_NORM_EPS 1e-6
 
 typedef enum cmi_scoring_func { CMI_SCORING_SOFTMAX, CMI_SCORING_SIGMOID } cmi_scoring_func;
 
@@ -16,7 +27,11 @@ typedef enum cmi_topk_method {
     CMI_TOPK_NOAUX_TC, /* groups by their two best biased scores; the bias only selects */
 } cmi_topk_method;
 
-/* YaRN (rope_scaling.type "yarn"); factor 1 and mscale 1 when there is none. */
+/* YaRN (rope_scaling.type "yarn"). With m(f, x) = f > 1 ? 0.1 * x * ln(f) + 1 : 1,
+ *   the cos and sin tables are multiplied by m(factor, mscale) / m(factor, mscale_all_dim), and
+ *   the softmax scale 1/sqrt(nope + rope) by m(factor, mscale_all_dim)^2,
+ * in V2 as in V3. Without YaRN factor is 1, so both multipliers are 1. beta_fast may equal
+ * beta_slow (Kimi K2): the ramp between them is then a step. */
 typedef struct cmi_rope_scaling {
     bool is_yarn;
     double factor;
@@ -52,9 +67,9 @@ typedef struct cmi_model_config {
     uint32_t max_position_embeddings;
     cmi_scoring_func scoring_func;
     cmi_topk_method topk_method;
-    bool norm_topk_prob;
+    bool norm_topk_prob; /* false also when one expert per token leaves nothing to normalize */
     bool tie_word_embeddings;
-    double routed_scaling_factor;
+    double routed_scaling_factor; /* 1 where V2's gate normalizes: it scales only otherwise */
     double rms_norm_eps;
     double rope_theta;
     cmi_rope_scaling rope_scaling;
@@ -79,9 +94,16 @@ CMI_NODISCARD cmi_status cmi_model_config_load(cmi_model_config *config_out,
                                                cmi_generation_config *generation_out,
                                                const char *dir, cmi_error *err);
 
-/* The same for the text of a config.json; name stands for the file in error lines. */
+/* The same for the text of a config.json; name stands for the file in error lines. Both outputs are
+ * untouched on error. */
 CMI_NODISCARD cmi_status cmi_model_config_parse(cmi_model_config *config_out, const char *text,
                                                 size_t n_bytes, const char *name, cmi_error *err);
+
+/* The same for the text of a generation_config.json; its eos_token_id is added to config's. */
+CMI_NODISCARD cmi_status cmi_generation_config_parse(cmi_generation_config *generation_out,
+                                                     cmi_model_config *config, const char *text,
+                                                     size_t n_bytes, const char *name,
+                                                     cmi_error *err);
 
 /* Layer idx has routed experts; MTP layers (idx >= num_hidden_layers) have them whenever the model
  * does. */
