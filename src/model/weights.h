@@ -1,8 +1,9 @@
 /* model/weights.h - a checkpoint's weights in the form that the forward pass reads.
  *
- * Loading copies every tensor once, converted to the compute type, into large blocks of its own:
- * rows are 64-byte aligned, source pages are released behind the copy, and the checkpoint's files
- * can be closed afterwards. Peak memory is the converted weights plus one tensor.
+ * Loading copies every tensor once, converted to the compute type, into one large block that also
+ * holds the structs below: rows are 64-byte aligned, source pages are released behind the copy, and
+ * the checkpoint's files are closed afterwards. Peak memory is the block; the file pages that are
+ * being read are page cache.
  *
  * After loading, everything is immutable and may be read by any thread. */
 #ifndef CMI_MODEL_WEIGHTS_H
@@ -66,10 +67,8 @@ typedef struct cmi_weights {
     cmi_linear lm_head;        /* [vocab_size][hidden_size]; the same matrix as embed when tied */
     const float *norm;         /* [hidden_size] */
     cmi_layer_weights *layers; /* [num_hidden_layers] */
-    cmi_mtp_weights
-        *mtp;         /* NULL: the checkpoint has no MTP layer (config may say so and files not) */
-    uint64_t n_bytes; /* memory that all of it takes */
-    struct cmi_weights_blocks *blocks; /* private */
+    cmi_mtp_weights *mtp;      /* NULL: left out, or the files have no MTP layer */
+    uint64_t n_bytes;          /* memory that all of it takes, this struct included */
 } cmi_weights;
 
 /* Called from the loading thread with bytes read so far and in all. */
@@ -83,15 +82,16 @@ typedef struct cmi_weights_options {
     void *progress_arg;
 } cmi_weights_options;
 
-/* Bytes that cmi_weights_load would take; from the config alone. */
+/* Bytes that cmi_weights_load would take (cmi_weights.n_bytes), from the config alone. Exact,
+ * except that an MTP layer which the config names and the files do not hold is counted. */
 uint64_t cmi_weights_estimate_bytes(const cmi_model_config *config, const cmi_weights_options *opt);
 
 /* Loads dir/model.safetensors or the shards of dir/model.safetensors.index.json.
  * Every tensor that the config asks for must be there with its exact shape (CMI_ERR_BAD_DATA names
  * file and tensor); tensors that nothing asks for are ignored, except that more layers or experts
  * than config.json says contradict it and are refused. F32, F16, BF16 and F8_E4M3 with
- * weight_scale_inv are read. F32 from FP8 is the exact product code * scale in float32; BF16 rounds
- * it once. CMI_ERR_NO_MEMORY: does not fit. *weights_out is untouched on error. */
+ * weight_scale_inv are read. From FP8, F32 is the float32 product code * scale, and BF16 that
+ * product rounded. CMI_ERR_NO_MEMORY: does not fit. *weights_out is untouched on error. */
 CMI_NODISCARD cmi_status cmi_weights_load(cmi_weights **weights_out, const cmi_model_config *config,
                                           const char *dir, const cmi_weights_options *opt,
                                           cmi_error *err);

@@ -1,0 +1,381 @@
+/* model/weights_plan.c - which tensor goes where in the block; see weights_internal.h.
+ *
+ * One walk serves three purposes: sizes, checks, and placing. That the estimate equals what loading
+ * takes is then no matter of care. While nothing is placed, take() returns NULL and the structs
+ * that a caller would fill are scratch on its stack. */
+#include "model/weights_internal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { NAME_BYTES = 128 };
+
+static void fail(cmi_weights_plan *p, cmi_status st, const cmi_checkpoint_tensor *t,
+                 const char *fmt, ...) CMI_PRINTF(4, 5);
+
+static void fail(cmi_weights_plan *p, cmi_status st, const cmi_checkpoint_tensor *t,
+                 const char *fmt, ...)
+{
+    if (p->status != CMI_OK) {
+        return;
+    }
+    char line[256];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    p->status =
+        cmi_error_set(p->err, st, "%s: tensor %s: %s", t->file->path, t->tensor->name, line);
+}
+
+/* The next n_bytes of the block, aligned; NULL while nothing is placed. */
+static void *take(cmi_weights_plan *p, uint64_t n_bytes)
+{
+    uint64_t at = p->n_bytes;
+    p->n_bytes += CMI_ROUND_UP(n_bytes, CMI_CACHE_LINE);
+    return p->block == NULL ? NULL : p->block + at;
+}
+
+static size_t row_stride(cmi_dtype dtype, uint32_t n_cols)
+{
+    size_t line = CMI_CACHE_LINE / cmi_dtype_bytes(dtype);
+    return CMI_ROUND_UP(n_cols, line);
+}
+
+/* ---- Finding and checking one tensor ---- */
+
+static const cmi_checkpoint_tensor *find(cmi_weights_plan *p, const char *name)
+{
+    const cmi_checkpoint_tensor *t = cmi_checkpoint_find(p->checkpoint, name);
+    if (t == NULL && p->status == CMI_OK) {
+        p->status = cmi_error_set(p->err, CMI_ERR_BAD_DATA,
+                                  "%s: tensor %s is missing; config.json asks for it",
+                                  p->checkpoint->dir, name);
+    }
+    return t;
+}
+
+static void shape_text(char *out, size_t size, const cmi_tensor *t)
+{
+    size_t at = (size_t)snprintf(out, size, "[");
+    for (uint32_t i = 0; i < t->n_dims && at < size; i++) {
+        at += (size_t)snprintf(out + at, size - at, "%s%llu", i == 0 ? "" : ", ",
+                               (unsigned long long)t->dims[i]);
+    }
+    if (at < size) {
+        snprintf(out + at, size - at, "]");
+    }
+}
+
+/* n_rows 0 stands for a vector. */
+static void check_shape(cmi_weights_plan *p, const cmi_checkpoint_tensor *t, uint64_t n_rows,
+                        uint64_t n_cols)
+{
+    const cmi_tensor *tensor = t->tensor;
+    bool ok = n_rows == 0
+                  ? tensor->n_dims == 1 && tensor->dims[0] == n_cols
+                  : tensor->n_dims == 2 && tensor->dims[0] == n_rows && tensor->dims[1] == n_cols;
+    if (ok) {
+        return;
+    }
+    char shape[128];
+    shape_text(shape, sizeof shape, tensor);
+    if (n_rows == 0) {
+        fail(p, CMI_ERR_BAD_DATA, t, "shape is %s, but config.json asks for [%llu]", shape,
+             (unsigned long long)n_cols);
+    } else {
+        fail(p, CMI_ERR_BAD_DATA, t, "shape is %s, but config.json asks for [%llu, %llu]", shape,
+             (unsigned long long)n_rows, (unsigned long long)n_cols);
+    }
+}
+
+static void find_scale(cmi_weights_plan *p, cmi_weights_copy *copy, const char *name)
+{
+    const cmi_fp8_config *fp8 = &p->config->fp8;
+    if (fp8->block_rows == 0) {
+        fail(p, CMI_ERR_BAD_DATA, copy->source,
+             "dtype is F8_E4M3, but config.json has no quantization_config");
+        return;
+    }
+    char scale_name[NAME_BYTES + 16];
+    snprintf(scale_name, sizeof scale_name, "%s_scale_inv", name);
+    const cmi_checkpoint_tensor *scale = find(p, scale_name);
+    if (scale == NULL) {
+        return;
+    }
+    copy->scale_cols = CMI_DIV_UP(copy->n_cols, fp8->block_cols);
+    check_shape(p, scale, CMI_DIV_UP(copy->n_rows, fp8->block_rows), copy->scale_cols);
+    if (scale->tensor->dtype != CMI_DTYPE_F32) {
+        fail(p, CMI_ERR_UNSUPPORTED, scale, "dtype %s is not supported for scales; F32 is",
+             scale->tensor->dtype_label);
+    }
+    copy->block_rows = fp8->block_rows;
+    copy->block_cols = fp8->block_cols;
+    copy->scale = cmi_safetensors_data(scale->file, scale->tensor);
+}
+
+static bool is_readable(cmi_dtype dtype)
+{
+    return dtype == CMI_DTYPE_F32 || dtype == CMI_DTYPE_F16 || dtype == CMI_DTYPE_BF16;
+}
+
+/* Looks the tensor up, checks it and notes the copy. dims as in check_shape. */
+static void add_copy(cmi_weights_plan *p, const char *name, uint32_t n_rows, uint32_t n_cols,
+                     cmi_weights_copy copy)
+{
+    if (p->checkpoint == NULL || p->status != CMI_OK) {
+        return;
+    }
+    copy.source = find(p, name);
+    if (copy.source == NULL) {
+        return;
+    }
+    copy.n_rows = CMI_MAX(n_rows, 1u);
+    copy.n_cols = n_cols;
+    check_shape(p, copy.source, n_rows, n_cols);
+    const cmi_tensor *tensor = copy.source->tensor;
+    if (tensor->dtype == CMI_DTYPE_F8_E4M3 && n_rows > 0) {
+        find_scale(p, &copy, name);
+    } else if (!is_readable(tensor->dtype)) {
+        fail(p, CMI_ERR_UNSUPPORTED, copy.source, "dtype %s is not supported here",
+             tensor->dtype_label);
+    }
+    if (p->status == CMI_OK) {
+        if (p->copies != NULL) {
+            p->copies[p->n_copies] = copy;
+        }
+        p->n_copies++;
+    }
+}
+
+/* ---- Vectors, matrices, networks ---- */
+
+/* name is prefix + suffix. */
+static const float *place_vector(cmi_weights_plan *p, const char *prefix, const char *suffix,
+                                 uint32_t n)
+{
+    char name[NAME_BYTES];
+    snprintf(name, sizeof name, "%s%s", prefix, suffix);
+    float *dest = take(p, (uint64_t)n * sizeof(float));
+    cmi_weights_copy copy = {.dest = dest, .dest_stride = n, .dest_dtype = CMI_DTYPE_F32};
+    add_copy(p, name, 0, n, copy);
+    return dest;
+}
+
+static cmi_linear take_linear(cmi_weights_plan *p, cmi_dtype dtype, uint32_t n_out, uint32_t n_in)
+{
+    cmi_linear m = {.n_out = n_out, .n_in = n_in, .dtype = dtype};
+    m.stride = row_stride(dtype, n_in);
+    m.w = take(p, (uint64_t)n_out * m.stride * cmi_dtype_bytes(dtype));
+    return m;
+}
+
+/* Fills rows first_row .. first_row + n_rows of m from the tensor prefix + suffix. */
+static void fill_rows(cmi_weights_plan *p, const cmi_linear *m, uint32_t first_row, uint32_t n_rows,
+                      const char *prefix, const char *suffix)
+{
+    char name[NAME_BYTES];
+    snprintf(name, sizeof name, "%s%s", prefix, suffix);
+    cmi_weights_copy copy = {.dest_stride = m->stride, .dest_dtype = m->dtype};
+    if (m->w != NULL) {
+        copy.dest = (uint8_t *)(uintptr_t)m->w + first_row * m->stride * cmi_dtype_bytes(m->dtype);
+    }
+    add_copy(p, name, n_rows, m->n_in, copy);
+}
+
+static cmi_linear place_linear(cmi_weights_plan *p, const char *prefix, const char *suffix,
+                               uint32_t n_out, uint32_t n_in)
+{
+    cmi_linear m = take_linear(p, p->dtype, n_out, n_in);
+    fill_rows(p, &m, 0, n_out, prefix, suffix);
+    return m;
+}
+
+static cmi_ffn place_ffn(cmi_weights_plan *p, const char *prefix, uint32_t width)
+{
+    uint32_t hidden = p->config->hidden_size;
+    cmi_ffn ffn = {.width = width};
+    ffn.gate_up = take_linear(p, p->dtype, 2 * width, hidden);
+    fill_rows(p, &ffn.gate_up, 0, width, prefix, "gate_proj.weight");
+    fill_rows(p, &ffn.gate_up, width, width, prefix, "up_proj.weight");
+    ffn.down = place_linear(p, prefix, "down_proj.weight", hidden, width);
+    return ffn;
+}
+
+/* ---- Layers ---- */
+
+static void place_attention(cmi_weights_plan *p, cmi_layer_weights *layer, const char *prefix)
+{
+    const cmi_model_config *c = p->config;
+    uint32_t heads = c->num_attention_heads;
+    uint32_t n_q = heads * (c->qk_nope_head_dim + c->qk_rope_head_dim);
+    char attn[NAME_BYTES];
+    snprintf(attn, sizeof attn, "%sself_attn.", prefix);
+    if (c->q_lora_rank > 0) {
+        layer->q_a_proj = place_linear(p, attn, "q_a_proj.weight", c->q_lora_rank, c->hidden_size);
+        layer->q_a_layernorm = place_vector(p, attn, "q_a_layernorm.weight", c->q_lora_rank);
+        layer->q_b_proj = place_linear(p, attn, "q_b_proj.weight", n_q, c->q_lora_rank);
+    } else {
+        layer->q_b_proj = place_linear(p, attn, "q_proj.weight", n_q, c->hidden_size);
+    }
+    layer->kv_a_proj = place_linear(p, attn, "kv_a_proj_with_mqa.weight",
+                                    c->kv_lora_rank + c->qk_rope_head_dim, c->hidden_size);
+    layer->kv_a_layernorm = place_vector(p, attn, "kv_a_layernorm.weight", c->kv_lora_rank);
+    layer->kv_b_proj = place_linear(p, attn, "kv_b_proj.weight",
+                                    heads * (c->qk_nope_head_dim + c->v_head_dim), c->kv_lora_rank);
+    layer->w_uk_t = take_linear(p, p->dtype, heads * c->kv_lora_rank, c->qk_nope_head_dim);
+    layer->o_proj = place_linear(p, attn, "o_proj.weight", c->hidden_size, heads * c->v_head_dim);
+}
+
+static void place_moe(cmi_weights_plan *p, cmi_layer_weights *layer, const char *mlp)
+{
+    const cmi_model_config *c = p->config;
+    char prefix[NAME_BYTES];
+    layer->gate = take_linear(p, CMI_DTYPE_F32, c->n_routed_experts, c->hidden_size);
+    fill_rows(p, &layer->gate, 0, c->n_routed_experts, mlp, "gate.weight");
+    if (c->topk_method == CMI_TOPK_NOAUX_TC) {
+        layer->gate_bias =
+            place_vector(p, mlp, "gate.e_score_correction_bias", c->n_routed_experts);
+    }
+    cmi_ffn *experts = take(p, (uint64_t)c->n_routed_experts * sizeof *experts);
+    layer->experts = experts;
+    for (uint32_t i = 0; i < c->n_routed_experts; i++) {
+        snprintf(prefix, sizeof prefix, "%sexperts.%u.", mlp, i);
+        cmi_ffn expert = place_ffn(p, prefix, c->moe_intermediate_size);
+        if (experts != NULL) {
+            experts[i] = expert;
+        }
+    }
+    if (c->n_shared_experts > 0) {
+        snprintf(prefix, sizeof prefix, "%sshared_experts.", mlp);
+        layer->shared = place_ffn(p, prefix, c->n_shared_experts * c->moe_intermediate_size);
+    }
+}
+
+static cmi_layer_weights place_layer(cmi_weights_plan *p, uint32_t idx)
+{
+    const cmi_model_config *c = p->config;
+    cmi_layer_weights layer = {.is_moe = cmi_model_config_is_moe(c, idx)};
+    char prefix[NAME_BYTES];
+    char mlp[NAME_BYTES];
+    snprintf(prefix, sizeof prefix, "model.layers.%u.", idx);
+    snprintf(mlp, sizeof mlp, "model.layers.%u.mlp.", idx);
+    layer.input_layernorm = place_vector(p, prefix, "input_layernorm.weight", c->hidden_size);
+    place_attention(p, &layer, prefix);
+    layer.post_attention_layernorm =
+        place_vector(p, prefix, "post_attention_layernorm.weight", c->hidden_size);
+    if (layer.is_moe) {
+        place_moe(p, &layer, mlp);
+    } else {
+        layer.dense = place_ffn(p, mlp, c->intermediate_size);
+    }
+    return layer;
+}
+
+static cmi_mtp_weights place_mtp(cmi_weights_plan *p)
+{
+    const cmi_model_config *c = p->config;
+    uint32_t hidden = c->hidden_size;
+    cmi_mtp_weights mtp = {0};
+    char prefix[NAME_BYTES];
+    snprintf(prefix, sizeof prefix, "model.layers.%u.", c->num_hidden_layers);
+    mtp.enorm = place_vector(p, prefix, "enorm.weight", hidden);
+    mtp.hnorm = place_vector(p, prefix, "hnorm.weight", hidden);
+    mtp.eh_proj = place_linear(p, prefix, "eh_proj.weight", hidden, 2 * hidden);
+    mtp.layer = place_layer(p, c->num_hidden_layers);
+    mtp.head_norm = place_vector(p, prefix, "shared_head.norm.weight", hidden);
+    return mtp;
+}
+
+cmi_weights *cmi_weights_plan_walk(cmi_weights_plan *p)
+{
+    const cmi_model_config *c = p->config;
+    p->n_bytes = 0;
+    p->n_copies = 0;
+    cmi_weights *head = take(p, sizeof *head);
+    cmi_layer_weights *layers = take(p, c->num_hidden_layers * sizeof *layers);
+    cmi_mtp_weights *mtp = p->with_mtp ? take(p, sizeof *mtp) : NULL;
+    cmi_weights w = {.dtype = p->dtype, .layers = layers, .mtp = mtp};
+    w.embed = place_linear(p, "model.embed_tokens.weight", "", c->vocab_size, c->hidden_size);
+    for (uint32_t i = 0; i < c->num_hidden_layers; i++) {
+        cmi_layer_weights layer = place_layer(p, i);
+        if (layers != NULL) {
+            layers[i] = layer;
+        }
+    }
+    if (p->with_mtp) {
+        cmi_mtp_weights placed = place_mtp(p);
+        if (mtp != NULL) {
+            *mtp = placed;
+        }
+    }
+    w.norm = place_vector(p, "model.norm.weight", "", c->hidden_size);
+    w.lm_head = c->tie_word_embeddings
+                    ? w.embed
+                    : place_linear(p, "lm_head.weight", "", c->vocab_size, c->hidden_size);
+    w.n_bytes = p->n_bytes;
+    if (head != NULL && p->status == CMI_OK) {
+        *head = w;
+        return head;
+    }
+    return NULL;
+}
+
+/* ---- What the checkpoint has beyond the config ---- */
+
+/* The number behind prefix in text; false when there is none. */
+static bool number_after(const char *text, const char *prefix, unsigned long *number_out,
+                         const char **rest_out)
+{
+    size_t n = strlen(prefix);
+    if (strncmp(text, prefix, n) != 0 || text[n] < '0' || text[n] > '9') {
+        return false;
+    }
+    char *rest;
+    *number_out = strtoul(text + n, &rest, 10);
+    *rest_out = rest;
+    return *rest == '.';
+}
+
+cmi_status cmi_weights_check_names(const cmi_checkpoint *checkpoint, const cmi_model_config *config,
+                                   cmi_error *err)
+{
+    uint32_t n_layers = config->num_hidden_layers + config->num_nextn_predict_layers;
+    for (uint32_t i = 0; i < checkpoint->n_tensors; i++) {
+        const cmi_checkpoint_tensor *t = &checkpoint->tensors[i];
+        unsigned long number;
+        const char *rest;
+        if (!number_after(t->tensor->name, "model.layers.", &number, &rest)) {
+            continue;
+        }
+        if (number >= n_layers) {
+            return cmi_error_set(
+                err, CMI_ERR_BAD_DATA,
+                "%s: tensor %.160s belongs to a layer beyond the %u of config.json "
+                "(num_hidden_layers + num_nextn_predict_layers)",
+                t->file->path, t->tensor->name, n_layers);
+        }
+        if (number_after(rest, ".mlp.experts.", &number, &rest) &&
+            number >= config->n_routed_experts) {
+            return cmi_error_set(err, CMI_ERR_BAD_DATA,
+                                 "%s: tensor %.160s belongs to an expert beyond config.json's "
+                                 "n_routed_experts (%u)",
+                                 t->file->path, t->tensor->name, config->n_routed_experts);
+        }
+    }
+    return CMI_OK;
+}
+
+bool cmi_weights_has_layer(const cmi_checkpoint *checkpoint, uint32_t layer_idx)
+{
+    char prefix[NAME_BYTES];
+    size_t n = (size_t)snprintf(prefix, sizeof prefix, "model.layers.%u.", layer_idx);
+    for (uint32_t i = 0; i < checkpoint->n_tensors; i++) {
+        if (strncmp(checkpoint->tensors[i].tensor->name, prefix, n) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
