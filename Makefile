@@ -16,6 +16,9 @@ CONFIGURE = tools/configure.sh
 MESON_TEST = meson test --print-errorlogs $(TEST_ARGS)
 SANITIZED_TEST = $(MESON_TEST) --no-suite tidy --timeout-multiplier 10
 
+# MemorySanitizer knows only what it compiled; clang 14's also takes glibc's fstat for unknown code.
+MSAN_TESTS = (base|kernels)_.*|os_team|engine_message
+
 # Allocations that the code expects to fail return NULL, as they do without a sanitizer.
 export ASAN_OPTIONS ?= detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:allocator_may_return_null=1
 export UBSAN_OPTIONS ?= print_stacktrace=1:halt_on_error=1
@@ -64,7 +67,7 @@ tsan: ## tests under ThreadSanitizer
 msan: ## tests of the folders without dependencies under MemorySanitizer
 	@tools/setup.sh dev
 	@CC=clang $(CONFIGURE) build-msan -Dbuildtype=debugoptimized -Db_sanitize=memory -Db_lundef=false -Dtests=enabled -Dwerror=$(WERROR)
-	@$(SANITIZED_TEST) -C build-msan --suite msan
+	@$(SANITIZED_TEST) -C build-msan $$(meson test -C build-msan --list 2>/dev/null | grep -xE '$(MSAN_TESTS)')
 
 .PHONY: clang
 clang: ## the release and its tests with clang
