@@ -37,12 +37,14 @@ port_holder() {
             return
         fi
     done
-    echo "a process of user $(id -un "$uid" 2>/dev/null || echo "$uid") that cannot be seen from here"
+    echo "a process of user $(id -un "$uid" 2>/dev/null || echo "$uid"), unseen from here"
 }
 
 check_port() {
-    [[ $port =~ ^[0-9]+$ ]] && ((port >= 1 && port <= 65535)) || fail "PORT=$port is no port number"
     local holder
+    if ! [[ $port =~ ^[1-9][0-9]{0,4}$ ]] || ((port > 65535)); then
+        fail "PORT=$port is no port number"
+    fi
     holder=$(port_holder)
     if [ -n "$holder" ]; then
         fail "port $port is taken by $holder; choose another: make run PORT=$((port % 65535 + 1))"
@@ -124,7 +126,7 @@ show_address() {
 cminfer serves $model at $url. Try:
 
   curl -N $url/v1/chat/completions -H 'Content-Type: application/json' \\
-    -d '{"messages": [{"role": "user", "content": "What is the capital of France?"}], "stream": true}'
+    -d '{"stream": true, "messages": [{"role": "user", "content": "What is 205-42?"}]}'
 
 Ctrl-C stops it.
 END

@@ -1,4 +1,4 @@
-// run.mjs TEST.mjs - runs one test, or skips it (status 77) when the npm packages are not installed.
+// run.mjs TEST.mjs - runs one test; skips it (status 77) when the npm packages are not installed.
 import { existsSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
 
