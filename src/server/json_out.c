@@ -91,8 +91,8 @@ void cmi_json_write_float(cmi_buf *out, float x)
             break;
         }
     }
-    if (strpbrk(text, ".e") == NULL) {
-        strncat(text, ".0", sizeof text - strlen(text) - 1); /* stays a float in every client */
-    }
     cmi_buf_str(out, text);
+    if (strpbrk(text, ".e") == NULL) {
+        cmi_buf_str(out, ".0"); /* stays a float in every client */
+    }
 }
