@@ -10,8 +10,9 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "engine/engine.h"
-#include "text/chat_template.h"
 #include "text/tokenizer.h"
+
+typedef struct cmi_chat_template cmi_chat_template; /* text/chat_template.h */
 
 /* Defaults for sampling that the model recommends (generation_config.json); NAN or 0: none. */
 typedef struct cmi_api_sampling_defaults {
@@ -48,9 +49,13 @@ typedef struct cmi_api_error {
 
 void cmi_api_error_write(const cmi_api_error *err, cmi_buf *out);
 
-/* Endpoints that compute nothing: request body to response body (200), or an error filled in. */
+/* The same as the last event of a stream, with the [DONE] behind it. */
+void cmi_api_error_write_event(const cmi_api_error *err, cmi_buf *out);
+
+/* Endpoints that compute nothing: request body to response body (200), or an error filled in. The
+ * time is for templates that show the date. */
 CMI_NODISCARD cmi_status cmi_api_tokenize(const cmi_api *api, const char *body, size_t n_bytes,
-                                          cmi_buf *out, cmi_api_error *err);
+                                          uint64_t now_unix_s, cmi_buf *out, cmi_api_error *err);
 CMI_NODISCARD cmi_status cmi_api_detokenize(const cmi_api *api, const char *body, size_t n_bytes,
                                             cmi_buf *out, cmi_api_error *err);
 void cmi_api_models(const cmi_api *api, cmi_buf *out);
@@ -82,9 +87,7 @@ const char *cmi_api_job_id(const cmi_api_job *job); /* "chatcmpl-..." / "cmpl-..
  * in.
  * Returns CMI_IN_PROGRESS until every choice has finished, then CMI_OK. A request that failed, or
  * was aborted without *cancel_out, ends the whole job: its error status is returned with err filled
- * in, and the caller cancels the job's other requests and destroys it. Of a stream, out then holds
- * the error event and [DONE], to be sent if its headers are out already; otherwise nothing to send.
- */
+ * in, nothing is appended, and the caller cancels the job's other requests and destroys it. */
 CMI_NODISCARD cmi_status cmi_api_job_event(cmi_api_job *job, const cmi_event *event, cmi_buf *out,
                                            bool *cancel_out, cmi_api_error *err);
 
