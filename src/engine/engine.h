@@ -31,6 +31,22 @@ typedef struct cmi_engine_stats {
     uint32_t n_kv_pages_used;
 } cmi_engine_stats;
 
+typedef struct cmi_engine_options {
+    uint32_t max_queued_requests; /* waiting, not running; 0: the default */
+    uint32_t n_events;            /* of the ring; 0: the default */
+} cmi_engine_options;
+
+enum { CMI_DEFAULT_MAX_QUEUED_REQUESTS = 1024, CMI_DEFAULT_ENGINE_EVENTS = 4096 };
+
+/* Starts the engine's thread, which owns the instance (engine/instance.h) until cmi_engine_stop. */
+struct cmi_instance;
+CMI_NODISCARD cmi_status cmi_engine_start(cmi_engine **engine_out, struct cmi_instance *instance,
+                                          const cmi_engine_options *opt, cmi_error *err);
+
+/* Ends all requests (CMI_FINISH_ABORT, as far as the ring has room), joins the thread and frees the
+ * engine; the instance is the caller's again. No other call may be in progress. NULL is fine. */
+void cmi_engine_stop(cmi_engine *engine);
+
 /* Queues a copy of the request.
  * CMI_ERR_INVALID: malformed, a token id outside the vocabulary, or prompt + 1 > max_model_len (err
  * says). CMI_ERR_NO_CAPACITY: the queue is full; nothing changed. CMI_ERR_CLOSED: the engine is

@@ -1,0 +1,287 @@
+/* engine/instance.c - opening a model within the memory there is, and running steps of one
+ * sequence. */
+#include "engine/instance.h"
+
+#include <stdio.h>
+
+#include "base/alloc.h"
+#include "os/host_memory.h"
+
+/* Memory that opening a model plans for. Weights and KV are what users can influence, so errors
+ * name them apart. */
+typedef struct memory_plan {
+    uint64_t weights_bytes;
+    uint64_t kv_bytes;
+    uint64_t scratch_bytes;
+} memory_plan;
+
+static double gib(uint64_t n_bytes)
+{
+    return (double)n_bytes / (1 << 30);
+}
+
+static uint32_t pages_for(uint32_t n_tokens)
+{
+    return CMI_DIV_UP(n_tokens, (uint32_t)CMI_KV_PAGE_TOKENS);
+}
+
+static cmi_forward_options forward_options(cmi_instance *in, const cmi_kv_layout *layout)
+{
+    return (cmi_forward_options){.config = &in->config,
+                                 .weights = in->weights,
+                                 .kernels = &in->kernels,
+                                 .team = in->team,
+                                 .kv_layout = *layout,
+                                 .kv_base = in->kv_pool.base,
+                                 .max_rows = in->max_num_batched_tokens,
+                                 .max_decode_rows = 1,
+                                 .max_positions = in->max_model_len};
+}
+
+static cmi_weights_options weights_options(const cmi_instance *in, const cmi_instance_options *opt)
+{
+    return (cmi_weights_options){.dtype = opt->dtype,
+                                 .with_mtp =
+                                     opt->with_mtp && in->config.num_nextn_predict_layers > 0,
+                                 .team = in->team,
+                                 .progress = opt->progress,
+                                 .progress_arg = opt->progress_arg};
+}
+
+static memory_plan plan_memory(cmi_instance *in, const cmi_instance_options *opt,
+                               const cmi_kv_layout *layout)
+{
+    cmi_weights_options weights = weights_options(in, opt);
+    cmi_forward_options forward = forward_options(in, layout);
+    return (memory_plan){
+        .weights_bytes = cmi_weights_estimate_bytes(&in->config, &weights),
+        .kv_bytes = (uint64_t)pages_for(in->max_model_len) * layout->page_bytes,
+        .scratch_bytes =
+            cmi_forward_estimate_bytes(&forward) +
+            CMI_FORWARD_MAX_HEAD_ROWS * (uint64_t)in->config.vocab_size * sizeof(float),
+    };
+}
+
+/* Chooses max_model_len if the user did not, and refuses what does not fit. */
+static cmi_status fit_memory(cmi_instance *in, const cmi_instance_options *opt,
+                             const cmi_kv_layout *layout, cmi_error *err)
+{
+    uint64_t available = cmi_host_memory_available();
+    uint32_t limit = in->config.max_position_embeddings;
+    if (opt->max_model_len > limit) {
+        return cmi_error_set(
+            err, CMI_ERR_INVALID,
+            "--max-model-len %u is more than the model's max_position_embeddings %u",
+            opt->max_model_len, limit);
+    }
+    in->max_model_len = opt->max_model_len > 0 ? opt->max_model_len : limit;
+    memory_plan plan = plan_memory(in, opt, layout);
+    while (opt->max_model_len == 0 && in->max_model_len > 2 * CMI_KV_PAGE_TOKENS &&
+           plan.weights_bytes + plan.kv_bytes + plan.scratch_bytes > available) {
+        in->max_model_len /= 2;
+        plan = plan_memory(in, opt, layout);
+    }
+    uint64_t total = plan.weights_bytes + plan.kv_bytes + plan.scratch_bytes;
+    if (total > available) {
+        return cmi_error_set(
+            err, CMI_ERR_NO_MEMORY,
+            "%s does not fit in memory: %.1f GiB of weights, %.1f GiB of KV for %u tokens and %.1f "
+            "GiB "
+            "of scratch are needed, %.1f GiB are available; try a smaller --max-model-len or "
+            "--max-num-batched-tokens",
+            opt->model_dir, gib(plan.weights_bytes), gib(plan.kv_bytes), in->max_model_len,
+            gib(plan.scratch_bytes), gib(available));
+    }
+    in->kv_bytes = plan.kv_bytes;
+    in->scratch_bytes = plan.scratch_bytes;
+    return CMI_OK;
+}
+
+static void choose_kernels(cmi_instance *in, cmi_isa isa)
+{
+    uint32_t flags = cmi_cpu_flags() & cmi_isa_cpu_flags(isa);
+    cmi_kernels_select(&in->kernels, flags);
+    in->isa = cmi_isa_best(flags);
+}
+
+static cmi_status open_parts(cmi_instance *in, const cmi_instance_options *opt, cmi_error *err)
+{
+    cmi_status st = cmi_model_config_load(&in->config, &in->generation, opt->model_dir, err);
+    if (st != CMI_OK) {
+        return st;
+    }
+    uint32_t n_threads = opt->n_threads > 0 ? opt->n_threads : cmi_host_processors();
+    st = cmi_team_create(&in->team, n_threads, err);
+    if (st != CMI_OK) {
+        return st;
+    }
+    cmi_weights_options weights = weights_options(in, opt);
+    cmi_kv_layout layout = cmi_kv_layout_make(&in->config, opt->dtype, weights.with_mtp);
+    st = fit_memory(in, opt, &layout, err);
+    if (st != CMI_OK) {
+        return st;
+    }
+    st = cmi_weights_load(&in->weights, &in->config, opt->model_dir, &weights, err);
+    if (st != CMI_OK) {
+        return st;
+    }
+    st = cmi_kv_pool_init(&in->kv_pool, &layout, pages_for(in->max_model_len), err);
+    if (st != CMI_OK) {
+        return st;
+    }
+    cmi_forward_options forward = forward_options(in, &layout);
+    st = cmi_forward_create(&in->forward, &forward, err);
+    if (st != CMI_OK) {
+        return st;
+    }
+    in->logits =
+        cmi_alloc((size_t)CMI_FORWARD_MAX_HEAD_ROWS * in->config.vocab_size, sizeof(float));
+    in->mtp_hidden =
+        cmi_alloc((size_t)in->max_num_batched_tokens * in->config.hidden_size, sizeof(float));
+    return CMI_OK;
+}
+
+cmi_status cmi_instance_open(cmi_instance **instance_out, const cmi_instance_options *opt,
+                             cmi_error *err)
+{
+    cmi_instance *in = cmi_alloc(1, sizeof *in);
+    in->dtype = opt->dtype;
+    in->max_num_batched_tokens = opt->max_num_batched_tokens > 0
+                                     ? opt->max_num_batched_tokens
+                                     : CMI_DEFAULT_MAX_NUM_BATCHED_TOKENS;
+    choose_kernels(in, opt->isa);
+    cmi_status st = open_parts(in, opt, err);
+    if (st != CMI_OK) {
+        cmi_instance_close(in);
+        return st;
+    }
+    *instance_out = in;
+    return CMI_OK;
+}
+
+void cmi_instance_close(cmi_instance *in)
+{
+    if (in == NULL) {
+        return;
+    }
+    cmi_free(in->mtp_hidden);
+    cmi_free(in->logits);
+    cmi_forward_destroy(in->forward);
+    cmi_kv_pool_deinit(&in->kv_pool);
+    cmi_weights_destroy(in->weights);
+    cmi_team_destroy(in->team);
+    cmi_free(in);
+}
+
+/* ---- sequences
+ * ----------------------------------------------------------------------------------- */
+
+void cmi_sequence_init(cmi_sequence *seq, const cmi_instance *in)
+{
+    *seq = (cmi_sequence){0};
+    seq->page_ids = cmi_alloc(pages_for(in->max_model_len), sizeof *seq->page_ids);
+    seq->last_hidden = cmi_alloc(in->config.hidden_size, sizeof(float));
+    seq->prev_hidden = cmi_alloc(in->config.hidden_size, sizeof(float));
+}
+
+void cmi_sequence_reset(cmi_sequence *seq, cmi_instance *in)
+{
+    cmi_kv_pool_release(&in->kv_pool, seq->n_pages, seq->page_ids);
+    seq->n_pages = 0;
+    seq->n_stored = 0;
+}
+
+void cmi_sequence_deinit(cmi_sequence *seq, cmi_instance *in)
+{
+    if (seq->page_ids != NULL) {
+        cmi_sequence_reset(seq, in);
+        cmi_free(seq->page_ids);
+        cmi_free(seq->last_hidden);
+        cmi_free(seq->prev_hidden);
+        *seq = (cmi_sequence){0};
+    }
+}
+
+/* Makes sure that positions below n_tokens have pages. */
+static cmi_status grow(cmi_sequence *seq, cmi_instance *in, uint32_t n_tokens)
+{
+    if (n_tokens > in->max_model_len) {
+        return CMI_ERR_TOO_LARGE;
+    }
+    uint32_t n_pages = pages_for(n_tokens);
+    if (n_pages <= seq->n_pages) {
+        return CMI_OK;
+    }
+    cmi_status st =
+        cmi_kv_pool_acquire(&in->kv_pool, n_pages - seq->n_pages, seq->page_ids + seq->n_pages);
+    if (st == CMI_OK) {
+        seq->n_pages = n_pages;
+    }
+    return st;
+}
+
+static void run_span(cmi_instance *in, const cmi_sequence *seq, const uint32_t *tokens, uint32_t n,
+                     uint32_t position, bool is_prefill, const float *mtp_hidden)
+{
+    cmi_batch_span span = {
+        .page_ids = seq->page_ids, .n_rows = n, .position = position, .is_prefill = is_prefill};
+    cmi_batch batch = {
+        .token_ids = tokens, .spans = &span, .n_rows = n, .n_spans = 1, .mtp_hidden = mtp_hidden};
+    cmi_forward_run(in->forward, &batch);
+}
+
+cmi_status cmi_instance_step(cmi_instance *in, cmi_sequence *seq, const uint32_t *tokens,
+                             uint32_t n, bool is_prefill)
+{
+    cmi_status st = grow(seq, in, seq->n_stored + n);
+    if (st != CMI_OK) {
+        return st;
+    }
+    run_span(in, seq, tokens, n, seq->n_stored, is_prefill, NULL);
+    seq->n_stored += n;
+    size_t width = in->config.hidden_size;
+    float *prev = seq->prev_hidden;
+    seq->prev_hidden = seq->last_hidden;
+    seq->last_hidden = prev;
+    memcpy(seq->last_hidden, cmi_forward_hidden(in->forward) + (n - 1) * width,
+           width * sizeof(float));
+    return CMI_OK;
+}
+
+const float *cmi_instance_logits(cmi_instance *in, uint32_t row_idx, uint32_t n)
+{
+    const float *hidden =
+        cmi_forward_hidden(in->forward) + (size_t)row_idx * in->config.hidden_size;
+    cmi_forward_logits(in->forward, hidden, n, in->logits);
+    return in->logits;
+}
+
+void cmi_instance_mtp_prefill(cmi_instance *in, cmi_sequence *seq, const uint32_t *tokens,
+                              uint32_t n)
+{
+    size_t width = in->config.hidden_size;
+    uint32_t first = seq->n_stored - n;
+    /* Slot j takes the hidden state of position j-1; position 0 has none before it. */
+    uint32_t skip = first == 0 ? 1 : 0;
+    if (n == skip) {
+        return;
+    }
+    if (skip == 0) {
+        memcpy(in->mtp_hidden, seq->prev_hidden, width * sizeof(float));
+    }
+    memcpy(in->mtp_hidden + (1 - skip) * width, cmi_forward_hidden(in->forward),
+           (n - 1) * width * sizeof(float));
+    run_span(in, seq, tokens + skip, n - skip, first + skip, true, in->mtp_hidden);
+}
+
+cmi_status cmi_instance_mtp_draft(cmi_instance *in, cmi_sequence *seq, uint32_t next_token,
+                                  const float **logits_out)
+{
+    cmi_status st = grow(seq, in, seq->n_stored + 1);
+    if (st != CMI_OK) {
+        return st;
+    }
+    run_span(in, seq, &next_token, 1, seq->n_stored, false, seq->last_hidden);
+    *logits_out = cmi_instance_logits(in, 0, 1);
+    return CMI_OK;
+}

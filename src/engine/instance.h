@@ -1,0 +1,86 @@
+/* engine/instance.h - a model that is ready to compute: weights, KV pages, threads, one stream of
+ * steps.
+ *
+ * Synchronous: the engine's thread (engine/engine.h) and the offline commands call the same
+ * functions. Thread: one, the owner, which is also worker 0 of the team. No allocation after open.
+ */
+#ifndef CMI_ENGINE_INSTANCE_H
+#define CMI_ENGINE_INSTANCE_H
+
+#include "engine/kv_pool.h"
+#include "model/forward.h"
+
+typedef struct cmi_instance_options {
+    const char *model_dir;
+    cmi_dtype dtype;                 /* F32 or BF16: weights, operands and KV */
+    cmi_isa isa;                     /* at most this */
+    uint32_t n_threads;              /* 0: one for every processor */
+    uint32_t max_num_batched_tokens; /* rows of a step, the chunk of a prefill; 0: the default */
+    uint32_t
+        max_model_len; /* tokens of a sequence; 0: the model's, or what fits in memory if less */
+    bool with_mtp;     /* load the MTP layer if there is one */
+    cmi_progress_fn *progress; /* while loading; may be NULL */
+    void *progress_arg;
+} cmi_instance_options;
+
+enum { CMI_DEFAULT_MAX_NUM_BATCHED_TOKENS = 512 };
+
+typedef struct cmi_instance {
+    cmi_model_config config;
+    cmi_generation_config generation;
+    cmi_isa isa; /* in use */
+    cmi_dtype dtype;
+    uint32_t max_model_len;
+    uint32_t max_num_batched_tokens;
+    cmi_kernels kernels;
+    cmi_team *team;
+    cmi_weights *weights;
+    cmi_kv_pool kv_pool;
+    cmi_forward *forward;
+    float *logits;     /* [CMI_FORWARD_MAX_HEAD_ROWS][vocab_size] */
+    float *mtp_hidden; /* [max_num_batched_tokens][hidden_size], input of an MTP pass */
+    uint64_t kv_bytes;
+    uint64_t scratch_bytes;
+} cmi_instance;
+
+/* Checks first that weights, KV and scratch fit in memory. err is one line naming what is wrong. */
+CMI_NODISCARD cmi_status cmi_instance_open(cmi_instance **instance_out,
+                                           const cmi_instance_options *opt, cmi_error *err);
+void cmi_instance_close(cmi_instance *instance); /* NULL is fine */
+
+/* One sequence's KV and where it stands. */
+typedef struct cmi_sequence {
+    uint32_t *page_ids; /* [pages of max_model_len] */
+    uint32_t n_pages;
+    uint32_t n_stored;  /* positions whose KV is in the pages */
+    float *last_hidden; /* [hidden_size] of position n_stored-1 */
+    float *prev_hidden; /* [hidden_size] of the position before the last step's first */
+} cmi_sequence;
+
+void cmi_sequence_init(cmi_sequence *seq, const cmi_instance *instance);
+void cmi_sequence_deinit(cmi_sequence *seq, cmi_instance *instance); /* releases its pages */
+
+/* Gives the pages back and starts from position 0. */
+void cmi_sequence_reset(cmi_sequence *seq, cmi_instance *instance);
+
+/* Runs n tokens (1 .. max_num_batched_tokens) at positions n_stored .. of one sequence, as prompt
+ * (prefill path) or generated (decode path) tokens.
+ * CMI_ERR_NO_CAPACITY: no pages; CMI_ERR_TOO_LARGE: past max_model_len. Nothing changed then. */
+CMI_NODISCARD cmi_status cmi_instance_step(cmi_instance *instance, cmi_sequence *seq,
+                                           const uint32_t *tokens, uint32_t n, bool is_prefill);
+
+/* Logits after row row_idx of the last step and the n-1 rows behind it, float32 [n][vocab_size];
+ * n <= CMI_FORWARD_MAX_HEAD_ROWS. Valid until the next call. */
+const float *cmi_instance_logits(cmi_instance *instance, uint32_t row_idx, uint32_t n);
+
+/* Brings the MTP layer's KV up to the step that has just run with the same prompt tokens.
+ * Overwrites the step's hidden states: read its logits before. Needs weights->mtp. */
+void cmi_instance_mtp_prefill(cmi_instance *instance, cmi_sequence *seq, const uint32_t *tokens,
+                              uint32_t n);
+
+/* The MTP layer's logits for the token after next_token, where next_token is to stand at position
+ * n_stored; run it before next_token's own step. Errors as cmi_instance_step. */
+CMI_NODISCARD cmi_status cmi_instance_mtp_draft(cmi_instance *instance, cmi_sequence *seq,
+                                                uint32_t next_token, const float **logits_out);
+
+#endif

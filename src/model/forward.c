@@ -1,0 +1,264 @@
+/* The pass as a whole: scratch memory, the table of stages, and what stands before and after the
+ * layers. */
+#include "model/forward_internal.h"
+
+#include "base/alloc.h"
+#include "os/host_memory.h"
+
+/* ---- scratch
+ * ------------------------------------------------------------------------------------- */
+
+/* Hands out 64-byte aligned pieces of one block; with base NULL it only counts. */
+typedef struct piece_cutter {
+    uint8_t *base;
+    size_t at;
+} piece_cutter;
+
+static void *cut(piece_cutter *cutter, size_t n, size_t item_bytes)
+{
+    void *piece = cutter->base == NULL ? NULL : cutter->base + cutter->at;
+    cutter->at += CMI_ROUND_UP(n * item_bytes, (size_t)CMI_CACHE_LINE);
+    return piece;
+}
+
+static void cut_attention(piece_cutter *p, cmi_forward_scratch *s, const cmi_forward_options *opt,
+                          size_t value)
+{
+    const cmi_model_config *c = opt->config;
+    size_t rows = opt->max_rows;
+    size_t decode = opt->max_decode_rows;
+    size_t heads = c->num_attention_heads;
+    size_t nope = c->qk_nope_head_dim;
+    size_t rope = c->qk_rope_head_dim;
+    size_t rank = c->kv_lora_rank;
+    size_t v = c->v_head_dim;
+    size_t workers = cmi_team_size(opt->team);
+    s->q_a = cut(p, rows * c->q_lora_rank, sizeof(float));
+    s->q_a_op = cut(p, rows * c->q_lora_rank, value);
+    s->kv_a = cut(p, rows * (rank + rope), sizeof(float));
+    s->q = cut(p, rows * heads * (nope + rope), sizeof(float));
+    s->q_op = cut(p, rows * heads * (nope + rope), value);
+    s->q_abs = cut(p, decode * heads * rank, sizeof(float));
+    s->q_abs_op = cut(p, decode * heads * (rank + rope), value);
+    s->kv_block = cut(p, CMI_KV_PAGE_TOKENS * heads * (nope + v), sizeof(float));
+    s->k_block_op = cut(p, CMI_KV_PAGE_TOKENS * heads * (nope + rope), value);
+    s->v_block_op = cut(p, CMI_KV_PAGE_TOKENS * heads * v, value);
+    s->o = cut(p, rows * heads * v, sizeof(float));
+    s->softmax_m = cut(p, rows * heads, sizeof(float));
+    s->softmax_l = cut(p, rows * heads, sizeof(float));
+    s->o_latent = cut(p, decode * heads * rank, sizeof(float));
+    s->o_op = cut(p, CMI_MAX(rows * heads * v, decode * heads * rank), value);
+    s->scores = cut(p, workers * CMI_ATTENTION_TILE * CMI_KV_PAGE_TOKENS, sizeof(float));
+    s->alpha = cut(p, workers * CMI_ATTENTION_TILE, sizeof(float));
+}
+
+static void cut_ffn(piece_cutter *p, cmi_forward_scratch *s, const cmi_forward_options *opt,
+                    size_t value)
+{
+    const cmi_model_config *c = opt->config;
+    size_t rows = opt->max_rows;
+    size_t pairs = c->n_routed_experts > 0 ? rows * c->num_experts_per_tok : 0;
+    size_t shared = (size_t)c->n_shared_experts * c->moe_intermediate_size;
+    size_t one = rows * CMI_MAX((size_t)c->intermediate_size, shared);
+    size_t width = CMI_MAX(one, pairs * c->moe_intermediate_size);
+    s->projected = cut(p, rows * c->hidden_size, sizeof(float));
+    s->gate_logits = cut(p, rows * c->n_routed_experts, sizeof(float));
+    s->expert_ids = cut(p, pairs, sizeof(uint32_t));
+    s->expert_weights = cut(p, pairs, sizeof(float));
+    s->expert_begin = cut(p, c->n_routed_experts + 2, sizeof(uint32_t));
+    s->active_experts = cut(p, c->n_routed_experts, sizeof(uint32_t));
+    s->slot_of = cut(p, pairs, sizeof(uint32_t));
+    s->expert_x = cut(p, pairs * c->hidden_size, value);
+    s->expert_y = cut(p, pairs * c->hidden_size, sizeof(float));
+    s->ffn_gate_up = cut(p, 2 * width, sizeof(float));
+    s->ffn_op = cut(p, width, value);
+}
+
+/* Places everything at base and returns the bytes; base NULL only counts. */
+static size_t cut_scratch(cmi_forward_scratch *s, const cmi_forward_options *opt, void *base)
+{
+    const cmi_model_config *c = opt->config;
+    piece_cutter p = {.base = base};
+    size_t rows = opt->max_rows;
+    size_t value = cmi_dtype_bytes(opt->kv_layout.dtype);
+    bool with_mtp = opt->kv_layout.n_layers > c->num_hidden_layers;
+    s->x = cut(&p, rows * c->hidden_size, sizeof(float));
+    s->normed = cut(&p, rows * c->hidden_size, sizeof(float));
+    s->hidden = cut(&p, rows * c->hidden_size, sizeof(float));
+    s->operand = cut(
+        &p, CMI_MAX(rows, (size_t)CMI_FORWARD_MAX_HEAD_ROWS) * c->hidden_size * (with_mtp ? 2 : 1),
+        value);
+    s->row_span = cut(&p, rows, sizeof(uint32_t));
+    cut_attention(&p, s, opt, value);
+    cut_ffn(&p, s, opt, value);
+    return p.at;
+}
+
+uint64_t cmi_forward_estimate_bytes(const cmi_forward_options *opt)
+{
+    cmi_forward_scratch unused;
+    uint64_t rope_bytes =
+        (uint64_t)opt->max_positions * opt->config->qk_rope_head_dim * sizeof(float);
+    return cut_scratch(&unused, opt, NULL) + rope_bytes;
+}
+
+cmi_status cmi_forward_create(cmi_forward **forward_out, const cmi_forward_options *opt,
+                              cmi_error *err)
+{
+    cmi_forward *f = cmi_alloc(1, sizeof *f);
+    f->opt = *opt;
+    f->dtype = opt->kv_layout.dtype;
+    f->value_bytes = cmi_dtype_bytes(f->dtype);
+    f->softmax_scale = cmi_rope_softmax_scale(opt->config);
+    f->scratch_bytes = cut_scratch(&f->s, opt, NULL);
+    cmi_status st = cmi_host_memory_map(&f->scratch_block, f->scratch_bytes, "step scratch", err);
+    if (st != CMI_OK) {
+        cmi_free(f);
+        return st;
+    }
+    cut_scratch(&f->s, opt, f->scratch_block);
+    cmi_rope_init(&f->rope, opt->config, opt->max_positions);
+    *forward_out = f;
+    return CMI_OK;
+}
+
+void cmi_forward_destroy(cmi_forward *f)
+{
+    if (f != NULL) {
+        cmi_rope_deinit(&f->rope);
+        cmi_host_memory_unmap(f->scratch_block, f->scratch_bytes);
+        cmi_free(f);
+    }
+}
+
+/* ---- before and after the layers
+ * ------------------------------------------------------------------- */
+
+static void look_up(const cmi_forward *f, uint32_t row, float *to)
+{
+    const cmi_linear *embed = &f->opt.weights->embed;
+    size_t at = f->batch->token_ids[row] * embed->stride;
+    if (embed->dtype == CMI_DTYPE_BF16) {
+        f->opt.kernels->widen_bf16((const cmi_bf16 *)embed->w + at, embed->n_in, to);
+    } else {
+        memcpy(to, (const float *)embed->w + at, embed->n_in * sizeof *to);
+    }
+}
+
+static void embed_row(cmi_forward *f, uint32_t row)
+{
+    look_up(f, row, f->s.x + (size_t)row * f->opt.config->hidden_size);
+}
+
+/* The MTP layer's input: [enorm(embedding of the token); hnorm(hidden state before it)]. */
+static void join_mtp_row(cmi_forward *f, uint32_t row)
+{
+    const cmi_mtp_weights *mtp = f->opt.weights->mtp;
+    uint32_t n = f->opt.config->hidden_size;
+    float eps = (float)f->opt.config->rms_norm_eps;
+    float *normed = f->s.normed + (size_t)row * n;
+    look_up(f, row, normed);
+    f->opt.kernels->rmsnorm(normed, mtp->enorm, eps, n, normed);
+    cmi_forward_to_operand(f, normed, n, cmi_operand_at(f, f->s.operand, 2 * (size_t)row * n));
+    f->opt.kernels->rmsnorm(f->batch->mtp_hidden + (size_t)row * n, mtp->hnorm, eps, n, normed);
+    cmi_forward_to_operand(f, normed, n,
+                           cmi_operand_at(f, f->s.operand, (2 * (size_t)row + 1) * n));
+}
+
+static void final_norm_row(cmi_forward *f, uint32_t row)
+{
+    const cmi_weights *w = f->opt.weights;
+    uint32_t n = f->opt.config->hidden_size;
+    const float *weight = f->batch->mtp_hidden != NULL ? w->mtp->head_norm : w->norm;
+    f->opt.kernels->rmsnorm(f->s.x + (size_t)row * n, weight, (float)f->opt.config->rms_norm_eps, n,
+                            f->s.hidden + (size_t)row * n);
+}
+
+static void enter_layer(cmi_forward *f)
+{
+    const cmi_weights *w = f->opt.weights;
+    bool is_main = f->layer_idx < f->opt.config->num_hidden_layers;
+    f->layer = is_main ? &w->layers[f->layer_idx] : &w->mtp->layer;
+}
+
+void cmi_forward_begin(cmi_forward *f, const cmi_batch *batch)
+{
+    f->batch = batch;
+    f->stage_idx = 0;
+    f->n_decode_rows = 0;
+    for (uint32_t i = 0; i < batch->n_spans; i++) {
+        const cmi_batch_span *span = &batch->spans[i];
+        for (uint32_t row = span->row_idx; row < span->row_idx + span->n_rows; row++) {
+            f->s.row_span[row] = i;
+        }
+        f->n_decode_rows += span->is_prefill ? 0 : span->n_rows;
+    }
+    if (batch->mtp_hidden == NULL) {
+        f->kv_begin = 0;
+        f->layer_idx = 0;
+        f->layer_end = f->opt.config->num_hidden_layers;
+        cmi_forward_each_row(f, batch->n_rows, embed_row);
+    } else {
+        uint32_t hidden = f->opt.config->hidden_size;
+        f->kv_begin = 1;
+        f->layer_idx = f->opt.config->num_hidden_layers;
+        f->layer_end = f->layer_idx + 1;
+        cmi_forward_each_row(f, batch->n_rows, join_mtp_row);
+        cmi_forward_linear(f, &f->opt.weights->mtp->eh_proj, f->s.operand, 2 * (size_t)hidden,
+                           batch->n_rows, f->s.x, hidden);
+    }
+    enter_layer(f);
+}
+
+/* ---- the stages of a layer
+ * ------------------------------------------------------------------------- */
+
+typedef void stage_fn(cmi_forward *f);
+
+static stage_fn *const dense_stages[] = {cmi_stage_mla_prolog, cmi_stage_attention,
+                                         cmi_stage_output_projection, cmi_stage_dense_ffn};
+
+static stage_fn *const moe_stages[] = {
+    cmi_stage_mla_prolog, cmi_stage_attention, cmi_stage_output_projection,
+    cmi_stage_gate,       cmi_stage_dispatch,  cmi_stage_grouped_experts,
+    cmi_stage_combine};
+
+cmi_status cmi_forward_advance(cmi_forward *f)
+{
+    stage_fn *const *stages = f->layer->is_moe ? moe_stages : dense_stages;
+    uint32_t n_stages = f->layer->is_moe ? CMI_LEN(moe_stages) : CMI_LEN(dense_stages);
+    stages[f->stage_idx](f);
+    if (++f->stage_idx < n_stages) {
+        return CMI_IN_PROGRESS;
+    }
+    f->stage_idx = 0;
+    if (++f->layer_idx < f->layer_end) {
+        enter_layer(f);
+        return CMI_IN_PROGRESS;
+    }
+    cmi_forward_each_row(f, f->batch->n_rows, final_norm_row);
+    return CMI_OK;
+}
+
+void cmi_forward_run(cmi_forward *f, const cmi_batch *batch)
+{
+    cmi_forward_begin(f, batch);
+    while (cmi_forward_advance(f) == CMI_IN_PROGRESS) {
+    }
+}
+
+const float *cmi_forward_hidden(const cmi_forward *f)
+{
+    return f->s.hidden;
+}
+
+void cmi_forward_logits(cmi_forward *f, const float *hidden, uint32_t n, float *logits_out)
+{
+    size_t width = f->opt.config->hidden_size;
+    for (uint32_t i = 0; i < n; i++) {
+        cmi_forward_to_operand(f, hidden + i * width, (uint32_t)width,
+                               cmi_operand_at(f, f->s.operand, i * width));
+    }
+    cmi_forward_linear(f, &f->opt.weights->lm_head, f->s.operand, width, n, logits_out,
+                       f->opt.config->vocab_size);
+}

@@ -1,0 +1,88 @@
+/* model/forward.h - the forward pass: a row of operator stages over a batch.
+ *
+ * A cmi_forward owns the scratch memory of one stream of steps. cmi_forward_begin takes a batch,
+ * and each cmi_forward_advance runs one stage of one layer; between two calls the pass can be left
+ * and resumed, so that two microbatches can take turns. The stages are the paper's operators
+ * (sections 5 to 7): MLA prolog, fused attention, output projection, gate, dispatch, grouped
+ * experts, combine.
+ *
+ * What a row becomes depends on its own sequence only: every reduction has one fixed order
+ * (kernels/kernels.h), attention runs over pages of CMI_KV_PAGE_TOKENS positions in ascending
+ * order, and nothing looks at the number of rows, of threads, or at chunk borders. A prefill row
+ * goes through attention in expanded form (paper 8.1), a decode row in absorbed form (paper 3);
+ * both read KV as stored, their own row included.
+ *
+ * Thread: the owner of the team. No allocation after init. */
+#ifndef CMI_MODEL_FORWARD_H
+#define CMI_MODEL_FORWARD_H
+
+#include "kernels/kernels.h"
+#include "model/config.h"
+#include "model/kv_layout.h"
+#include "model/rope.h"
+#include "model/weights.h"
+#include "os/team.h"
+
+/* Consecutive positions of one sequence in a batch. */
+typedef struct cmi_batch_span {
+    const uint32_t *page_ids; /* block table: page_ids[i] holds positions i*64 .. i*64+63 */
+    uint32_t row_idx;         /* first row of the batch that is this span's */
+    uint32_t n_rows;
+    uint32_t position; /* of the first row; KV of all positions before it is in the pages */
+    bool is_prefill;   /* prompt tokens; false: generated ones */
+} cmi_batch_span;
+
+/* The rows of one step; decode spans come first. All arrays belong to the caller and live until the
+ * pass is done. */
+typedef struct cmi_batch {
+    const uint32_t *token_ids; /* [n_rows], each < vocab_size */
+    const cmi_batch_span *spans;
+    uint32_t n_rows; /* 1 .. max_rows */
+    uint32_t n_spans;
+    /* For a pass through the MTP layer: the main model's hidden state for each row. A row with
+     * (h_i, token i+1) has position i+1, where its KV goes. NULL: a pass through the main model.
+     * May point into cmi_forward_hidden() of the pass before. */
+    const float *mtp_hidden; /* [n_rows][hidden_size] */
+} cmi_batch;
+
+typedef struct cmi_forward_options {
+    const cmi_model_config *config;
+    const cmi_weights *weights;
+    const cmi_kernels *kernels;
+    cmi_team *team;
+    cmi_kv_layout kv_layout;  /* its dtype is the compute type too */
+    void *kv_base;            /* the page pool */
+    uint32_t max_rows;        /* of a batch */
+    uint32_t max_decode_rows; /* of them, <= max_rows */
+    uint32_t max_positions;   /* of a sequence */
+} cmi_forward_options;
+
+typedef struct cmi_forward cmi_forward;
+
+/* All that the options point to outlives the forward. CMI_ERR_NO_MEMORY. */
+CMI_NODISCARD cmi_status cmi_forward_create(cmi_forward **forward_out,
+                                            const cmi_forward_options *opt, cmi_error *err);
+void cmi_forward_destroy(cmi_forward *forward); /* NULL is fine */
+
+/* Bytes of scratch memory that a forward with these options takes; weights and kv_base are not
+ * read. */
+uint64_t cmi_forward_estimate_bytes(const cmi_forward_options *opt);
+
+void cmi_forward_begin(cmi_forward *forward, const cmi_batch *batch);
+
+/* Runs the next stage. CMI_IN_PROGRESS while stages are left, then CMI_OK. */
+CMI_NODISCARD cmi_status cmi_forward_advance(cmi_forward *forward);
+
+/* begin, then advance to the end. */
+void cmi_forward_run(cmi_forward *forward, const cmi_batch *batch);
+
+/* After a pass: the output of the final norm for every row, float32 [n_rows][hidden_size]; what the
+ * head and the MTP layer read. Valid until the next begin. */
+const float *cmi_forward_hidden(const cmi_forward *forward);
+
+/* The LM head: logits_out[i] = lm_head * hidden[i] for n <= CMI_FORWARD_MAX_HEAD_ROWS rows, float32
+ * [n][vocab_size]. hidden: [n][hidden_size], from anywhere. */
+enum { CMI_FORWARD_MAX_HEAD_ROWS = 16 };
+void cmi_forward_logits(cmi_forward *forward, const float *hidden, uint32_t n, float *logits_out);
+
+#endif
