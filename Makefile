@@ -34,7 +34,7 @@ build: ## the release binary, build/cminfer (the default)
 run: ## set up, build, start a server on PORT (8000), show one answer, serve until Ctrl-C
 	@tools/setup.sh run
 	@$(MAKE) build
-	@PORT=$(PORT) tools/run.sh
+	@PORT=$(PORT) exec tools/run.sh
 
 .PHONY: test
 test: ## set up, build, run every test
@@ -67,7 +67,7 @@ tsan: ## tests under ThreadSanitizer
 msan: ## tests of the folders without dependencies under MemorySanitizer
 	@tools/setup.sh dev
 	@CC=clang $(CONFIGURE) build-msan -Dbuildtype=debugoptimized -Db_sanitize=memory -Db_lundef=false -Dtests=enabled -Dwerror=$(WERROR)
-	@$(SANITIZED_TEST) -C build-msan $$(meson test -C build-msan --list 2>/dev/null | grep -xE '$(MSAN_TESTS)')
+	@$(SANITIZED_TEST) -C build-msan $$(meson test -C build-msan --list 2>/dev/null | sed 's,.* / ,,' | grep -xE '$(MSAN_TESTS)')
 
 .PHONY: clang
 clang: ## the release and its tests with clang
@@ -99,6 +99,7 @@ tidy: ## the checks of tools/tidy.py
 
 .PHONY: hooks
 hooks: ## install the pre-commit hook into this clone
+	@mkdir -p "$$(git rev-parse --git-path hooks)"
 	@ln -sf "$(CURDIR)/tools/pre-commit" "$$(git rev-parse --git-path hooks)/pre-commit"
 
 .PHONY: clean
