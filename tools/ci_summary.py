@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """ci_summary.py RESULTS - adds up what .ci/run did, and prints "N passed, N failed, N skipped".
 
-RESULTS has a line "STATUS BUILD_FOLDER COMMAND" a step, with "-" for a step without tests. The tests
-stand in the test log of the build folder; a step that fails without a failed test there counts as
-one failure more.
+RESULTS has a line "STATUS BUILD_FOLDER COMMAND" a step, with "-" for a step without tests. The
+tests stand in the test log of the build folder; a step that fails without a failed test there
+counts as one failure more.
 """
 
 import json
