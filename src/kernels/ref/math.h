@@ -33,10 +33,9 @@
 #define CMI_EXP_C5 0x1.123978p-7f
 #define CMI_EXP_C6 0x1.6a50b2p-10f
 
-    /* exp(x): +0 where the result would be subnormal, +infinity where it is too large, NaN for NaN.
-     */
-    static inline float
-    cmi_expf_ref(float x)
+/* exp(x): +0 where the result would be subnormal, +infinity where it is too large, NaN for NaN.
+ */
+static inline float cmi_expf_ref(float x)
 {
     if (x < CMI_EXP_MIN) {
         return 0.0f;
