@@ -126,7 +126,8 @@ show_address() {
 cminfer serves $model at $url. Try:
 
   curl -N $url/v1/chat/completions -H 'Content-Type: application/json' \\
-    -d '{"stream": true, "messages": [{"role": "user", "content": "What is 205-42?"}]}'
+    -d '{"model": "matrix-tiny", "stream": true,
+         "messages": [{"role": "user", "content": "What is 205-42?"}]}'
 
 Ctrl-C stops it.
 END
