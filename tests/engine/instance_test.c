@@ -1,0 +1,181 @@
+/* The same-bits promise on the bundled model: chunks, threads, instruction sets, earlier sequences.
+ */
+#include "tests/test.h"
+
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "base/rng.h"
+#include "engine/instance.h"
+
+enum { N_PROMPT = 150, N_GENERATED = 12, N_TOKENS = N_PROMPT + N_GENERATED };
+
+static uint32_t tokens[N_TOKENS];
+
+typedef struct run_options {
+    cmi_dtype dtype;
+    cmi_isa isa;
+    uint32_t n_threads;
+    uint32_t chunk;
+    bool on_used_pages; /* run another sequence before, so that pages and scratch are not fresh */
+} run_options;
+
+static cmi_instance *open_instance(const run_options *opt)
+{
+    char dir[512];
+    snprintf(dir, sizeof dir, "%s/matrix-tiny", getenv("CMI_MODELS"));
+    cmi_instance_options options = {.model_dir = dir,
+                                    .dtype = opt->dtype,
+                                    .isa = opt->isa,
+                                    .n_threads = opt->n_threads,
+                                    .max_num_batched_tokens = opt->chunk,
+                                    .max_model_len = 512,
+                                    .with_mtp = true};
+    cmi_instance *instance = NULL;
+    cmi_error err = {0};
+    if (cmi_instance_open(&instance, &options, &err) != CMI_OK) {
+        fail_msg("%s", err.text);
+    }
+    return instance;
+}
+
+static void spoil_pages(cmi_instance *in)
+{
+    cmi_sequence other;
+    cmi_sequence_init(&other, in);
+    uint32_t n = CMI_MIN(in->max_num_batched_tokens, (uint32_t)100);
+    assert_int_equal(cmi_instance_step(in, &other, tokens + 20, n, true), CMI_OK);
+    cmi_sequence_deinit(&other, in);
+}
+
+/* Logits after every prompt and generated token, and the MTP layer's after every generated one:
+ * [N_TOKENS + N_GENERATED][vocab_size]; the caller frees them. */
+static float *run_all(const run_options *opt)
+{
+    cmi_instance *in = open_instance(opt);
+    size_t vocab = in->config.vocab_size;
+    float *out = cmi_alloc((N_TOKENS + N_GENERATED) * vocab, sizeof *out);
+    cmi_sequence seq;
+    if (opt->on_used_pages) {
+        spoil_pages(in);
+    }
+    cmi_sequence_init(&seq, in);
+    for (uint32_t at = 0; at < N_PROMPT;) {
+        uint32_t n = CMI_MIN((uint32_t)(N_PROMPT - at), in->max_num_batched_tokens);
+        assert_int_equal(cmi_instance_step(in, &seq, tokens + at, n, true), CMI_OK);
+        for (uint32_t row = 0; row < n; row++) {
+            memcpy(out + (at + row) * vocab, cmi_instance_logits(in, row, 1), vocab * sizeof *out);
+        }
+        cmi_instance_mtp_prefill(in, &seq, tokens + at, n);
+        at += n;
+    }
+    for (uint32_t i = 0; i < N_GENERATED; i++) {
+        uint32_t at = N_PROMPT + i;
+        const float *draft;
+        assert_int_equal(cmi_instance_mtp_draft(in, &seq, tokens[at], &draft), CMI_OK);
+        memcpy(out + (N_TOKENS + i) * vocab, draft, vocab * sizeof *out);
+        assert_int_equal(cmi_instance_step(in, &seq, tokens + at, 1, false), CMI_OK);
+        memcpy(out + at * vocab, cmi_instance_logits(in, 0, 1), vocab * sizeof *out);
+    }
+    cmi_sequence_deinit(&seq, in);
+    cmi_instance_close(in);
+    return out;
+}
+
+static void expect_same_bits(const float *want, const run_options *opt)
+{
+    float *got = run_all(opt);
+    if (memcmp(want, got, (N_TOKENS + N_GENERATED) * 2048 * sizeof *got) != 0) {
+        fail_msg("other bits with dtype %s, isa %s, %u threads, chunk %u, used pages %d",
+                 cmi_dtype_name(opt->dtype), cmi_isa_name(opt->isa), opt->n_threads, opt->chunk,
+                 opt->on_used_pages);
+    }
+    cmi_free(got);
+}
+
+static void check_dtype(cmi_dtype dtype)
+{
+    static const run_options variants[] = {
+        {.n_threads = 2, .chunk = 512}, {.n_threads = 4, .chunk = 512},
+        {.n_threads = 1, .chunk = 1},   {.n_threads = 2, .chunk = 7},
+        {.n_threads = 1, .chunk = 64},  {.n_threads = 3, .chunk = 100, .on_used_pages = true},
+    };
+    cmi_isa best = cmi_isa_best(cmi_cpu_flags());
+    run_options first = {.dtype = dtype, .isa = best, .n_threads = 1, .chunk = 512};
+    float *want = run_all(&first);
+    for (size_t i = 0; i < CMI_LEN(variants); i++) {
+        run_options opt = variants[i];
+        opt.dtype = dtype;
+        opt.isa = best;
+        expect_same_bits(want, &opt);
+    }
+    for (cmi_isa isa = CMI_ISA_REF; isa < best; isa++) {
+        run_options opt = {.dtype = dtype, .isa = isa, .n_threads = 2, .chunk = 512};
+        expect_same_bits(want, &opt);
+    }
+    cmi_free(want);
+}
+
+static void bf16_bits_do_not_depend_on_how_it_ran(void **state)
+{
+    (void)state;
+    check_dtype(CMI_DTYPE_BF16);
+}
+
+static void f32_bits_do_not_depend_on_how_it_ran(void **state)
+{
+    (void)state;
+    check_dtype(CMI_DTYPE_F32);
+}
+
+static void a_sequence_cannot_outgrow_the_context(void **state)
+{
+    (void)state;
+    run_options opt = {.dtype = CMI_DTYPE_BF16, .n_threads = 1, .chunk = 400};
+    cmi_instance *in = open_instance(&opt);
+    uint32_t many[400] = {0};
+    cmi_sequence seq;
+    cmi_sequence_init(&seq, in);
+    assert_int_equal(cmi_instance_step(in, &seq, many, 400, true), CMI_OK);
+    assert_int_equal(cmi_instance_step(in, &seq, many, 113, true), CMI_ERR_TOO_LARGE);
+    assert_int_equal(seq.n_stored, 400);
+    assert_int_equal(cmi_instance_step(in, &seq, many, 112, true), CMI_OK);
+    cmi_sequence other;
+    cmi_sequence_init(&other, in);
+    assert_int_equal(cmi_instance_step(in, &other, many, 1, true), CMI_ERR_NO_CAPACITY);
+    cmi_sequence_reset(&seq, in);
+    assert_int_equal(cmi_instance_step(in, &other, many, 1, true), CMI_OK);
+    cmi_sequence_deinit(&other, in);
+    cmi_sequence_deinit(&seq, in);
+    cmi_instance_close(in);
+}
+
+static void what_does_not_fit_is_refused_with_a_line(void **state)
+{
+    (void)state;
+    char dir[512];
+    cmi_instance *instance = NULL;
+    cmi_error err = {0};
+    snprintf(dir, sizeof dir, "%s/matrix-tiny", getenv("CMI_MODELS"));
+    cmi_instance_options opt = {.model_dir = dir, .n_threads = 1, .max_model_len = 4096};
+    assert_int_equal(cmi_instance_open(&instance, &opt, &err), CMI_ERR_INVALID);
+    assert_non_null(strstr(err.text, "max_position_embeddings 2048"));
+    opt = (cmi_instance_options){.model_dir = "/nonexistent", .n_threads = 1};
+    assert_int_equal(cmi_instance_open(&instance, &opt, &err), CMI_ERR_NOT_FOUND);
+    assert_non_null(strstr(err.text, "/nonexistent"));
+    assert_null(instance);
+}
+
+int main(void)
+{
+    for (uint32_t i = 0; i < N_TOKENS; i++) {
+        tokens[i] = (uint32_t)(cmi_philox_uniform(7, i, 0) * 2048);
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bf16_bits_do_not_depend_on_how_it_ran),
+        cmocka_unit_test(f32_bits_do_not_depend_on_how_it_ran),
+        cmocka_unit_test(a_sequence_cannot_outgrow_the_context),
+        cmocka_unit_test(what_does_not_fit_is_refused_with_a_line),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
