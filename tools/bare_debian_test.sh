@@ -1,7 +1,8 @@
 #!/bin/bash
-# bare_debian_test.sh [run|test]... - proves "make run" and "make test" as the first command of a
+# bare_debian_test.sh [run|test|ci]... - proves "make run" and "make test" as the first command of a
 # clone on a bare Debian (SUITE, bookworm), each in a chroot of its own that holds make and nothing
-# else of use. Tests the last commit. By hand: needs root, debootstrap, the network and minutes.
+# else of use; ci is .ci/run. Tests the last commit. By hand: needs root, debootstrap, the network
+# and minutes.
 #
 # The mirror, proxies and certificates are those of this host. Everything lies in one scratch folder
 # below TMPDIR, and mounts and processes live in namespaces of their own: both go when it ends.
@@ -70,13 +71,14 @@ for target; do
     case $target in
     run) first=$run_until_answered again=$run_until_answered ;;
     test) first='make test' again='make test TEST_ARGS="--suite unit"' ;;
-    *) echo "usage: tools/bare_debian_test.sh [run|test]..." >&2; exit 2 ;;
+    ci) first=.ci/run again= ;;
+    *) echo "usage: tools/bare_debian_test.sh [run|test|ci]..." >&2; exit 2 ;;
     esac
-    for round in first again; do
+    for round in first ${again:+again}; do
         start=$SECONDS
-        echo "== make $target, $round"
+        echo "== $target, $round"
         in_bare_root "$target" "${!round}" && result=passed || { result=FAILED; failed=1; }
-        echo "== make $target, $round: $result after $((SECONDS - start)) s"
+        echo "== $target, $round: $result after $((SECONDS - start)) s"
     done
 done
 exit $failed
