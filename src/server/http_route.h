@@ -1,0 +1,48 @@
+/* server/http_route.h - which paths there are and what each accepts. Pure; any thread. */
+#ifndef CMI_SERVER_HTTP_ROUTE_H
+#define CMI_SERVER_HTTP_ROUTE_H
+
+#include "base/compiler.h"
+
+typedef enum cmi_http_method {
+    CMI_HTTP_GET, /* HEAD too: libmicrohttpd leaves the body out */
+    CMI_HTTP_POST,
+    CMI_HTTP_OPTIONS,
+    CMI_HTTP_OTHER,
+    CMI_N_HTTP_METHODS,
+} cmi_http_method;
+
+typedef enum cmi_http_route_id {
+    CMI_ROUTE_CHAT_COMPLETIONS,
+    CMI_ROUTE_COMPLETIONS,
+    CMI_ROUTE_MODELS,
+    CMI_ROUTE_MODEL,
+    CMI_ROUTE_TOKENIZE,
+    CMI_ROUTE_DETOKENIZE,
+    CMI_ROUTE_HEALTH,
+    CMI_ROUTE_LIVENESS,
+    CMI_ROUTE_PING,
+    CMI_ROUTE_READINESS,
+    CMI_ROUTE_READY,
+    CMI_ROUTE_VERSION,
+    CMI_ROUTE_METRICS,
+    CMI_ROUTE_NONE, /* every other path */
+    CMI_N_HTTP_ROUTES,
+} cmi_http_route_id;
+
+typedef struct cmi_http_route {
+    const char *path; /* what metrics and logs call it */
+    size_t n_prefix;  /* not 0: every path whose first n_prefix bytes are those of path */
+    cmi_http_method method;
+    bool open;  /* answers without an API key */
+    bool probe; /* asked for every few seconds by machines; not worth a log line */
+} cmi_http_route;
+
+cmi_http_method cmi_http_method_find(const char *method);
+const char *cmi_http_method_name(cmi_http_method method);
+
+/* path: unescaped, without the query. CMI_ROUTE_NONE when nothing is there. */
+cmi_http_route_id cmi_http_route_find(const char *path);
+const cmi_http_route *cmi_http_route_get(cmi_http_route_id id);
+
+#endif
