@@ -1,0 +1,205 @@
+#include "server/server_internal.h"
+
+#include <jansson.h>
+#include <string.h>
+
+#include "os/clock.h"
+
+/* Answers are small, but for /tokenize of a body of the largest size. */
+#define MAX_REPLY_BYTES ((size_t)256 << 20)
+
+/* An ill-behaved callee must not lead to an answer without a status. */
+static enum MHD_Result reply_error(cmi_http_request *req, cmi_api_error *err)
+{
+    if (err->http_status < 400 || err->http_status > 599) {
+        cmi_http_error_set(err, 500, "The server failed without a reason.");
+    }
+    return cmi_http_reply_error(req, err);
+}
+
+static uint64_t now_unix_s(void)
+{
+    return cmi_clock_unix_ns() / 1000000000;
+}
+
+static enum MHD_Result reply_not_ready(cmi_http_request *req)
+{
+    cmi_api_error err;
+    cmi_http_error_set(&err, 503,
+                       "The server is not ready: the model is being loaded, or the server stops.");
+    return cmi_http_reply_error(req, &err);
+}
+
+static enum MHD_Result run_version(cmi_http_request *req)
+{
+    cmi_buf body;
+    cmi_buf_init(&body, 256);
+    cmi_buf_str(&body, "{\"version\":\"" CMI_VERSION "\"}");
+    return cmi_http_reply_body(req, 200, CMI_HTTP_JSON, &body);
+}
+
+static enum MHD_Result run_metrics(cmi_http_request *req)
+{
+    cmi_engine *engine = atomic_load(&req->server->engine);
+    cmi_engine_info info;
+    cmi_engine_stats stats;
+    if (engine != NULL) {
+        cmi_engine_info_get(engine, &info);
+        cmi_engine_stats_get(engine, &stats);
+    }
+    cmi_buf body;
+    cmi_buf_init(&body, MAX_REPLY_BYTES);
+    cmi_metrics_write(&req->server->metrics, engine == NULL ? NULL : &info,
+                      engine == NULL ? NULL : &stats, &body);
+    return cmi_http_reply_body(req, 200, "text/plain; version=0.0.4; charset=utf-8", &body);
+}
+
+static enum MHD_Result run_models(cmi_http_request *req, const cmi_api *api)
+{
+    cmi_buf body;
+    cmi_buf_init(&body, MAX_REPLY_BYTES);
+    cmi_api_models(api, &body);
+    return cmi_http_reply_body(req, 200, CMI_HTTP_JSON, &body);
+}
+
+/* One entry of the list of models, by its id. */
+static enum MHD_Result run_model(cmi_http_request *req, const cmi_api *api)
+{
+    const char *id = req->path + cmi_http_route_get(req->route)->n_prefix;
+    cmi_buf body;
+    cmi_buf_init(&body, MAX_REPLY_BYTES);
+    cmi_api_models(api, &body);
+    json_t *list = json_loadb(cmi_buf_cstr(&body), body.len, 0, NULL);
+    cmi_buf_clear(&body);
+    size_t i;
+    json_t *model;
+    json_array_foreach(json_object_get(list, "data"), i, model)
+    {
+        const char *model_id = json_string_value(json_object_get(model, "id"));
+        if (model_id != NULL && strcmp(model_id, id) == 0) {
+            size_t n = json_dumpb(model, NULL, 0, JSON_COMPACT);
+            char *to = cmi_buf_reserve(&body, n);
+            body.len = to == NULL ? 0 : json_dumpb(model, to, n, JSON_COMPACT);
+            break;
+        }
+    }
+    json_decref(list);
+    if (body.len > 0) {
+        return cmi_http_reply_body(req, 200, CMI_HTTP_JSON, &body);
+    }
+    cmi_buf_deinit(&body);
+    cmi_api_error err;
+    cmi_http_error_set(&err, 404, "The model `%s` does not exist.", id);
+    return cmi_http_reply_error(req, &err);
+}
+
+static enum MHD_Result run_text(cmi_http_request *req, const cmi_api *api)
+{
+    const char *text = cmi_buf_cstr(&req->body);
+    cmi_buf body;
+    cmi_buf_init(&body, MAX_REPLY_BYTES);
+    cmi_api_error err = {0};
+    cmi_status st = req->route == CMI_ROUTE_TOKENIZE
+                        ? cmi_api_tokenize(api, text, req->body.len, now_unix_s(), &body, &err)
+                        : cmi_api_detokenize(api, text, req->body.len, &body, &err);
+    if (st == CMI_OK && !body.overflow) {
+        return cmi_http_reply_body(req, 200, CMI_HTTP_JSON, &body);
+    }
+    cmi_buf_deinit(&body);
+    return reply_error(req, &err);
+}
+
+/* Makes a job of the request and gives it to the engine. */
+static cmi_status start_job(cmi_http_request *req, const cmi_api *api, bool *is_stream_out,
+                            cmi_api_error *err)
+{
+    cmi_server *server = req->server;
+    req->exchange =
+        cmi_exchange_acquire(server->exchanges, req->connection, cmi_clock_monotonic_ns());
+    if (req->exchange == NULL) {
+        cmi_http_error_set(err, 429, "Too many requests are waiting; try again.");
+        return CMI_ERR_NO_CAPACITY;
+    }
+    cmi_api_job *job = NULL;
+    cmi_status st = cmi_api_job_create(
+        &job, api,
+        req->route == CMI_ROUTE_COMPLETIONS ? CMI_API_COMPLETIONS : CMI_API_CHAT_COMPLETIONS,
+        cmi_buf_cstr(&req->body), req->body.len, cmi_exchange_number(req->exchange), now_unix_s(),
+        err);
+    if (st != CMI_OK) {
+        return st;
+    }
+    *is_stream_out = cmi_api_job_is_stream(job);
+    return cmi_exchange_submit(req->exchange, job, err);
+}
+
+/* Called once with the whole request, then each time the connection was resumed. */
+static enum MHD_Result run_job(cmi_http_request *req, const cmi_api *api)
+{
+    cmi_api_error err = {0};
+    if (req->exchange == NULL) {
+        bool is_stream = false;
+        if (start_job(req, api, &is_stream, &err) != CMI_OK) {
+            return reply_error(req, &err);
+        }
+        if (is_stream) {
+            return cmi_http_reply_stream(req, req->exchange);
+        }
+    }
+    cmi_buf body = {0};
+    switch (cmi_exchange_take(req->exchange, &body, &err)) {
+    case CMI_EXCHANGE_SUSPENDED:
+        return MHD_YES;
+    case CMI_EXCHANGE_READY:
+        if (err.http_status == 0) {
+            return cmi_http_reply_body(req, 200, CMI_HTTP_JSON, &body);
+        }
+        cmi_buf_deinit(&body);
+        return reply_error(req, &err);
+    case CMI_EXCHANGE_GONE:
+        break;
+    }
+    return MHD_NO;
+}
+
+enum MHD_Result cmi_http_endpoint_run(cmi_http_request *req)
+{
+    cmi_server *server = req->server;
+    const cmi_api *api = atomic_load(&server->api);
+    bool ready = atomic_load(&server->ready) && api != NULL;
+    if (req->method == CMI_HTTP_OPTIONS) {
+        return cmi_http_reply_preflight(req);
+    }
+    switch (req->route) {
+    case CMI_ROUTE_HEALTH:
+    case CMI_ROUTE_LIVENESS:
+    case CMI_ROUTE_PING:
+        return cmi_http_reply_empty(req, 200);
+    case CMI_ROUTE_READINESS:
+    case CMI_ROUTE_READY:
+        return ready ? cmi_http_reply_empty(req, 200) : reply_not_ready(req);
+    case CMI_ROUTE_VERSION:
+        return run_version(req);
+    case CMI_ROUTE_METRICS:
+        return run_metrics(req);
+    default:
+        break;
+    }
+    if (!ready && req->exchange == NULL) { /* a running job ends well */
+        return reply_not_ready(req);
+    }
+    switch (req->route) {
+    case CMI_ROUTE_MODELS:
+        return run_models(req, api);
+    case CMI_ROUTE_MODEL:
+        return run_model(req, api);
+    case CMI_ROUTE_TOKENIZE:
+    case CMI_ROUTE_DETOKENIZE:
+        return run_text(req, api);
+    case CMI_ROUTE_CHAT_COMPLETIONS:
+    case CMI_ROUTE_COMPLETIONS:
+        return run_job(req, api);
+    default:
+        return MHD_NO;
+    }
+}

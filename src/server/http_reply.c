@@ -1,0 +1,122 @@
+#include "server/server_internal.h"
+
+#include "base/alloc.h"
+
+/* What one call of the stream's reader can give at most. */
+#define STREAM_BLOCK_BYTES 8192
+
+static const char *request_header(const cmi_http_request *req, const char *name)
+{
+    return MHD_lookup_connection_value(req->connection, MHD_HEADER_KIND, name);
+}
+
+/* Puts the headers that every answer has on response, queues it, and lets go of it. */
+static enum MHD_Result queue(cmi_http_request *req, int status, struct MHD_Response *response)
+{
+    if (response == NULL) {
+        return MHD_NO; /* out of memory: the connection is closed */
+    }
+    MHD_add_response_header(response, "X-Request-Id", req->id);
+    if (request_header(req, "Origin") != NULL) {
+        MHD_add_response_header(response, "Access-Control-Allow-Origin", "*");
+        MHD_add_response_header(response, "Access-Control-Expose-Headers", "X-Request-Id");
+    }
+    enum MHD_Result result = MHD_queue_response(req->connection, (unsigned)status, response);
+    MHD_destroy_response(response);
+    if (result == MHD_YES) {
+        req->status = status;
+    }
+    return result;
+}
+
+static struct MHD_Response *response_create(const char *content_type, cmi_buf *body)
+{
+    char *data = body->data;
+    size_t n = body->len;
+    *body = (cmi_buf){.max = body->max};
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer_with_free_callback(n, data, cmi_free);
+    if (response == NULL) {
+        cmi_free(data);
+    } else if (content_type != NULL) {
+        MHD_add_response_header(response, "Content-Type", content_type);
+    }
+    return response;
+}
+
+enum MHD_Result cmi_http_reply_body(cmi_http_request *req, int status, const char *content_type,
+                                    cmi_buf *body)
+{
+    return queue(req, status, response_create(content_type, body));
+}
+
+enum MHD_Result cmi_http_reply_empty(cmi_http_request *req, int status)
+{
+    return queue(req, status, MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT));
+}
+
+static const char *allowed_methods(const cmi_http_request *req)
+{
+    switch (cmi_http_route_get(req->route)->method) {
+    case CMI_HTTP_GET:
+        return "GET, HEAD, OPTIONS";
+    case CMI_HTTP_POST:
+        return "POST, OPTIONS";
+    default:
+        return "GET, HEAD, POST, OPTIONS";
+    }
+}
+
+enum MHD_Result cmi_http_reply_error(cmi_http_request *req, const cmi_api_error *err)
+{
+    cmi_buf body;
+    cmi_buf_init(&body, 16384);
+    cmi_api_error_write(err, &body);
+    struct MHD_Response *response = response_create(CMI_HTTP_JSON, &body);
+    if (response != NULL) {
+        switch (err->http_status) {
+        case 401:
+            MHD_add_response_header(response, "WWW-Authenticate", "Bearer");
+            break;
+        case 405:
+            MHD_add_response_header(response, "Allow", allowed_methods(req));
+            break;
+        case 429:
+        case 503:
+            MHD_add_response_header(response, "Retry-After", "1");
+            break;
+        default:
+            break;
+        }
+    }
+    return queue(req, err->http_status, response);
+}
+
+enum MHD_Result cmi_http_reply_stream(cmi_http_request *req, cmi_exchange *ex)
+{
+    struct MHD_Response *response = MHD_create_response_from_callback(
+        MHD_SIZE_UNKNOWN, STREAM_BLOCK_BYTES, cmi_exchange_read, ex, NULL);
+    if (response != NULL) {
+        MHD_add_response_header(response, "Content-Type", "text/event-stream; charset=utf-8");
+        MHD_add_response_header(response, "Cache-Control", "no-cache");
+        MHD_add_response_header(response, "X-Accel-Buffering", "no"); /* nginx must not collect */
+    }
+    return queue(req, 200, response);
+}
+
+enum MHD_Result cmi_http_reply_preflight(cmi_http_request *req)
+{
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+    if (response != NULL) {
+        MHD_add_response_header(response, "Allow", allowed_methods(req));
+        MHD_add_response_header(response, "Access-Control-Allow-Methods", allowed_methods(req));
+        MHD_add_response_header(response, "Access-Control-Max-Age", "600");
+        /* "*" would not cover Authorization, so what is asked for is allowed by name. */
+        const char *wanted = request_header(req, "Access-Control-Request-Headers");
+        if (wanted != NULL) {
+            MHD_add_response_header(response, "Access-Control-Allow-Headers", wanted);
+        }
+    }
+    return queue(req, 204, response);
+}

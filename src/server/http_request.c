@@ -1,0 +1,228 @@
+/* server/http_request.c - a request as libmicrohttpd delivers it: head, body, end.
+ *
+ * What is wrong with the head is known before the body has come. The body is then read and thrown
+ * away, as far as that is reasonable, because a client that is still sending when the connection
+ * closes may never see the answer. Bodies are limited each and together, so that many clients with
+ * large ones cannot take the memory of the model.
+ *
+ * What is not HTTP at all libmicrohttpd answers itself, with 400, 413, 414 or 431 and a closed
+ * connection. */
+#include "server/server_internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "os/clock.h"
+
+enum {
+    BODIES_AT_ONCE = 32,      /* so many of the largest size fit in memory together */
+    DRAINED_BODIES = 4,       /* so many times the largest size is read to be polite */
+    STATUS_CLIENT_LEFT = 499, /* only in logs and metrics; nginx' number for it */
+};
+
+static const char *header(const cmi_http_request *req, const char *name)
+{
+    return MHD_lookup_connection_value(req->connection, MHD_HEADER_KIND, name);
+}
+
+/* The client's id if it is 1 .. 128 visible ASCII characters, else one of ours. */
+static void request_id_init(cmi_http_request *req)
+{
+    const char *given = header(req, "X-Request-Id");
+    size_t n = given == NULL ? 0 : strlen(given);
+    bool usable = n >= 1 && n <= CMI_REQUEST_ID_MAX;
+    for (size_t i = 0; usable && i < n; i++) {
+        usable = given[i] > ' ' && given[i] <= '~';
+    }
+    if (usable) {
+        memcpy(req->id, given, n + 1);
+        return;
+    }
+    uint32_t words[4];
+    cmi_philox4x32(req->server->opt.id_seed, atomic_fetch_add(&req->server->n_ids, 1), 0, words);
+    snprintf(req->id, sizeof req->id, "%08" PRIx32 "%08" PRIx32 "%08" PRIx32 "%08" PRIx32, words[0],
+             words[1], words[2], words[3]);
+}
+
+/* Takes as long for a key that differs in the first byte as for one that differs in the last. */
+static bool key_equals(const char *key, const char *given)
+{
+    size_t n_key = strlen(key);
+    size_t n_given = strlen(given);
+    unsigned char differs = n_key != n_given;
+    for (size_t i = 0; i < n_given; i++) {
+        differs |= (unsigned char)(given[i] ^ key[i < n_key ? i : 0]);
+    }
+    return differs == 0;
+}
+
+static bool is_authorized(const cmi_http_request *req)
+{
+    const cmi_server_options *opt = &req->server->opt;
+    const char *given = header(req, "Authorization");
+    if (opt->n_api_keys == 0) {
+        return true;
+    }
+    if (given == NULL || strncasecmp(given, "Bearer ", 7) != 0) {
+        return false;
+    }
+    given += 7;
+    given += strspn(given, " ");
+    bool found = false;
+    for (size_t i = 0; i < opt->n_api_keys; i++) {
+        found |= key_equals(opt->api_keys[i], given);
+    }
+    return found;
+}
+
+static void refuse_too_large(cmi_http_request *req)
+{
+    cmi_http_error_set(&req->refusal, 413, "The request body is larger than %zu bytes.",
+                       req->server->opt.max_body_bytes);
+}
+
+/* What the head alone says against the request. */
+static void check_head(cmi_http_request *req, const char *method)
+{
+    const cmi_http_route *route = cmi_http_route_get(req->route);
+    if (req->method == CMI_HTTP_OPTIONS) {
+        return; /* browsers ask without a key whether they may ask with one */
+    }
+    if (!route->open && !is_authorized(req)) {
+        cmi_http_error_set(&req->refusal, 401,
+                           "The API key is missing or wrong; send it as \"Authorization: Bearer "
+                           "KEY\".");
+    } else if (req->route == CMI_ROUTE_NONE) {
+        cmi_http_error_set(&req->refusal, 404, "The path %s is not served here.", req->path);
+    } else if (req->method != route->method) {
+        cmi_http_error_set(&req->refusal, 405, "%s does not take the method %s.", req->path,
+                           method);
+    }
+}
+
+static void on_head(cmi_http_request *req, const char *method, bool *answer_now_out)
+{
+    check_head(req, method);
+    size_t max_bytes = req->server->opt.max_body_bytes;
+    const char *encoding = header(req, "Transfer-Encoding");
+    const char *length = header(req, "Content-Length");
+    uint64_t n_announced = length == NULL ? 0 : strtoull(length, NULL, 10);
+    bool bad_framing = encoding != NULL && (strcasecmp(encoding, "chunked") != 0 || length != NULL);
+    if (bad_framing) {
+        cmi_http_error_set(&req->refusal, 400,
+                           "The length of the body is unclear: send either Content-Length or "
+                           "Transfer-Encoding: chunked.");
+    } else if (n_announced > max_bytes && req->refusal.http_status == 0) {
+        refuse_too_large(req);
+    }
+    *answer_now_out =
+        req->refusal.http_status != 0 &&
+        (bad_framing || n_announced > DRAINED_BODIES * max_bytes || header(req, "Expect") != NULL);
+}
+
+static void body_free(cmi_http_request *req)
+{
+    atomic_fetch_sub(&req->server->body_bytes, req->body.len);
+    cmi_buf_deinit(&req->body);
+}
+
+static enum MHD_Result on_body(cmi_http_request *req, const char *bytes, size_t n)
+{
+    cmi_server *server = req->server;
+    req->n_body_bytes += n;
+    if (req->n_body_bytes > DRAINED_BODIES * server->opt.max_body_bytes) {
+        return MHD_NO; /* a chunked body that goes on and on */
+    }
+    if (req->refusal.http_status != 0 || req->method != CMI_HTTP_POST) {
+        return MHD_YES;
+    }
+    uint64_t budget = BODIES_AT_ONCE * (uint64_t)server->opt.max_body_bytes;
+    if (!cmi_buf_append(&req->body, bytes, n)) {
+        refuse_too_large(req);
+        body_free(req);
+    } else if (atomic_fetch_add(&server->body_bytes, n) + n > budget) {
+        cmi_http_error_set(&req->refusal, 503,
+                           "Too many large requests are being received at once; try again.");
+        body_free(req);
+    }
+    return MHD_YES;
+}
+
+enum MHD_Result cmi_http_on_request(void *cls, struct MHD_Connection *connection, const char *url,
+                                    const char *method, const char *version,
+                                    const char *upload_data, size_t *upload_data_size,
+                                    void **con_cls)
+{
+    (void)version;
+    cmi_http_request *req = *con_cls;
+    if (req == NULL) {
+        *con_cls = req = cmi_alloc(1, sizeof *req);
+        req->server = cls;
+        req->connection = connection;
+        req->method = cmi_http_method_find(method);
+        req->route = cmi_http_route_find(url);
+        req->path = url;
+        req->arrival_ns = cmi_clock_monotonic_ns();
+        cmi_buf_init(&req->body, req->server->opt.max_body_bytes);
+        request_id_init(req);
+        bool answer_now;
+        on_head(req, method, &answer_now);
+        return answer_now ? cmi_http_reply_error(req, &req->refusal) : MHD_YES;
+    }
+    if (*upload_data_size > 0) {
+        enum MHD_Result result = on_body(req, upload_data, *upload_data_size);
+        *upload_data_size = 0;
+        return result;
+    }
+    enum MHD_Result result = req->refusal.http_status != 0
+                                 ? cmi_http_reply_error(req, &req->refusal)
+                                 : cmi_http_endpoint_run(req);
+    body_free(req); /* an answer may be minutes away */
+    return result;
+}
+
+static void log_request(const cmi_http_request *req, int status, const cmi_exchange_summary *s)
+{
+    const cmi_http_route *route = cmi_http_route_get(req->route);
+    double total_ms = (double)(cmi_clock_monotonic_ns() - req->arrival_ns) / 1e6;
+    if (s->usage.n_prompt_tokens == 0) { /* nothing of the engine's */
+        cmi_log(route->probe ? CMI_LOG_DEBUG : CMI_LOG_INFO,
+                "request id=%s %s %s status=%d total_ms=%.1f", req->id,
+                cmi_http_method_name(req->method), route->path, status, total_ms);
+        return;
+    }
+    cmi_log(CMI_LOG_INFO,
+            "request id=%s %s %s status=%d prompt_tokens=%" PRIu32 " output_tokens=%" PRIu32
+            " finish=%s queue_ms=%.1f ttft_ms=%.1f total_ms=%.1f",
+            req->id, cmi_http_method_name(req->method), route->path, status,
+            s->usage.n_prompt_tokens, s->usage.n_output_tokens, cmi_finish_reason_name(s->finish),
+            (double)s->queue_ns / 1e6, (double)s->ttft_ns / 1e6, total_ms);
+}
+
+void cmi_http_on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
+                           enum MHD_RequestTerminationCode code)
+{
+    (void)cls;
+    (void)connection;
+    cmi_http_request *req = *con_cls;
+    if (req == NULL) {
+        return;
+    }
+    cmi_exchange_summary summary = {0};
+    cmi_exchange_detach(req->exchange, &summary);
+    int status = req->status;
+    if (status == 0 || (code != MHD_REQUEST_TERMINATED_COMPLETED_OK && !summary.complete)) {
+        status = STATUS_CLIENT_LEFT;
+    }
+    cmi_metrics_http(&req->server->metrics, req->method, req->route, status);
+    log_request(req, status, &summary);
+    body_free(req);
+    cmi_free(req);
+    *con_cls = NULL;
+}

@@ -1,0 +1,54 @@
+/* server/server.h - the HTTP server: libmicrohttpd around server/api.h, in front of one engine.
+ *
+ * Threads: a few of libmicrohttpd that read requests, parse them and write answers; one dispatcher
+ * (server/http_exchange.h). The functions below are for the thread that started the server.
+ *
+ * A server may start before its model is loaded: it is alive then, not ready, and answers 503 to
+ * what needs the model. */
+#ifndef CMI_SERVER_SERVER_H
+#define CMI_SERVER_SERVER_H
+
+#include "server/api.h"
+
+typedef struct cmi_server_options {
+    const char *host;            /* name or address; NULL: 127.0.0.1 */
+    uint16_t port;               /* 0: the system picks one */
+    const char *const *api_keys; /* any of them opens what is not a probe; none: no key needed */
+    size_t n_api_keys;
+    const char *model_name; /* the label of the metrics */
+    uint64_t id_seed;       /* makes generated X-Request-Ids differ from other processes' */
+
+    /* Limits; 0 takes the default. */
+    size_t max_body_bytes;     /* of a request; 10 MiB; beyond it 413 */
+    uint32_t max_connections;  /* 4096, 60000 at most; more wait in the listen queue */
+    uint32_t idle_timeout_s;   /* a client that neither sends nor reads when it should; 60 */
+    size_t max_unsent_bytes;   /* of one stream, 4 MiB; a client that reads slower is cut off */
+    uint64_t ping_interval_ns; /* of silence in a stream, then a comment goes out; 5 s */
+    uint32_t n_threads;        /* of libmicrohttpd, 2 at least; 4 */
+} cmi_server_options;
+
+typedef struct cmi_server cmi_server;
+
+/* Listens and answers. Copies what the options point to.
+ * CMI_ERR_INVALID: host is no address here. CMI_ERR_IO: the port is taken (err says by whom, where
+ * that can be found, and how to choose another) or the system has no descriptors or threads left.
+ */
+CMI_NODISCARD cmi_status cmi_server_start(cmi_server **server_out, const cmi_server_options *opt,
+                                          cmi_error *err);
+
+/* Gives the server its model, once, and makes it ready. Both outlive the server; only the server
+ * polls the engine from now on. */
+CMI_NODISCARD cmi_status cmi_server_attach(cmi_server *server, const cmi_api *api,
+                                           cmi_engine *engine, cmi_error *err);
+
+/* Readiness as probes see it. A server that is not ready refuses work with 503 and finishes what it
+ * has. */
+void cmi_server_set_ready(cmi_server *server, bool ready);
+
+uint16_t cmi_server_port(const cmi_server *server);
+
+/* Stops admitting, lets running work finish for at most timeout_ns, ends the rest with an error to
+ * its clients, closes all connections. Destroys the server; NULL is fine. */
+void cmi_server_stop(cmi_server *server, uint64_t timeout_ns);
+
+#endif
