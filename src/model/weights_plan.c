@@ -121,13 +121,15 @@ static bool is_readable(cmi_dtype dtype)
     return dtype == CMI_DTYPE_F32 || dtype == CMI_DTYPE_F16 || dtype == CMI_DTYPE_BF16;
 }
 
-/* Looks the tensor up, checks it and notes the copy. dims as in check_shape. */
-static void add_copy(cmi_weights_plan *p, const char *name, uint32_t n_rows, uint32_t n_cols,
-                     cmi_weights_copy copy)
+/* Looks the tensor prefix + suffix up, checks it and notes the copy. dims as in check_shape. */
+static void add_copy(cmi_weights_plan *p, const char *prefix, const char *suffix, uint32_t n_rows,
+                     uint32_t n_cols, cmi_weights_copy copy)
 {
     if (p->checkpoint == NULL || p->status != CMI_OK) {
         return;
     }
+    char name[NAME_BYTES];
+    snprintf(name, sizeof name, "%s%s", prefix, suffix);
     copy.source = find(p, name);
     if (copy.source == NULL) {
         return;
@@ -152,15 +154,12 @@ static void add_copy(cmi_weights_plan *p, const char *name, uint32_t n_rows, uin
 
 /* ---- Vectors, matrices, networks ---- */
 
-/* name is prefix + suffix. */
 static const float *place_vector(cmi_weights_plan *p, const char *prefix, const char *suffix,
                                  uint32_t n)
 {
-    char name[NAME_BYTES];
-    snprintf(name, sizeof name, "%s%s", prefix, suffix);
     float *dest = take(p, (uint64_t)n * sizeof(float));
     cmi_weights_copy copy = {.dest = dest, .dest_stride = n, .dest_dtype = CMI_DTYPE_F32};
-    add_copy(p, name, 0, n, copy);
+    add_copy(p, prefix, suffix, 0, n, copy);
     return dest;
 }
 
@@ -176,13 +175,11 @@ static cmi_linear take_linear(cmi_weights_plan *p, cmi_dtype dtype, uint32_t n_o
 static void fill_rows(cmi_weights_plan *p, const cmi_linear *m, uint32_t first_row, uint32_t n_rows,
                       const char *prefix, const char *suffix)
 {
-    char name[NAME_BYTES];
-    snprintf(name, sizeof name, "%s%s", prefix, suffix);
     cmi_weights_copy copy = {.dest_stride = m->stride, .dest_dtype = m->dtype};
     if (m->w != NULL) {
         copy.dest = (uint8_t *)(uintptr_t)m->w + first_row * m->stride * cmi_dtype_bytes(m->dtype);
     }
-    add_copy(p, name, n_rows, m->n_in, copy);
+    add_copy(p, prefix, suffix, n_rows, m->n_in, copy);
 }
 
 static cmi_linear place_linear(cmi_weights_plan *p, const char *prefix, const char *suffix,
@@ -241,7 +238,7 @@ static void place_moe(cmi_weights_plan *p, cmi_layer_weights *layer, const char 
     }
     cmi_ffn *experts = take(p, (uint64_t)c->n_routed_experts * sizeof *experts);
     layer->experts = experts;
-    for (uint32_t i = 0; i < c->n_routed_experts; i++) {
+    for (uint32_t i = 0; i < c->n_routed_experts && p->status == CMI_OK; i++) {
         snprintf(prefix, sizeof prefix, "%sexperts.%u.", mlp, i);
         cmi_ffn expert = place_ffn(p, prefix, c->moe_intermediate_size);
         if (experts != NULL) {
