@@ -19,8 +19,7 @@ static void norm_q_a(cmi_forward *f, uint32_t row)
 {
     uint32_t n = f->opt.config->q_lora_rank;
     float *q_a = f->s.q_a + (size_t)row * n;
-    f->opt.kernels->rmsnorm(q_a, f->layer->q_a_layernorm, (float)f->opt.config->rms_norm_eps, n,
-                            q_a);
+    f->opt.kernels->rmsnorm(q_a, f->layer->q_a_layernorm, (float)CMI_LATENT_NORM_EPS, n, q_a);
     cmi_forward_to_operand(f, q_a, n, cmi_operand_at(f, f->s.q_a_op, (size_t)row * n));
 }
 
@@ -32,7 +31,7 @@ static void store_kv(cmi_forward *f, uint32_t row)
     uint32_t position = cmi_row_position(f, row);
     uint32_t rotary = position - f->kv_begin;
     float *latent = f->s.kv_a + (size_t)row * (c->kv_lora_rank + c->qk_rope_head_dim);
-    f->opt.kernels->rmsnorm(latent, f->layer->kv_a_layernorm, (float)c->rms_norm_eps,
+    f->opt.kernels->rmsnorm(latent, f->layer->kv_a_layernorm, (float)CMI_LATENT_NORM_EPS,
                             c->kv_lora_rank, latent);
     f->opt.kernels->rope(latent + c->kv_lora_rank, cmi_rope_cos(&f->rope, rotary),
                          cmi_rope_sin(&f->rope, rotary), f->rope.n_pairs);

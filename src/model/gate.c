@@ -98,7 +98,7 @@ void cmi_gate_select(const cmi_model_config *config, const float *logits, const 
         weights_out[j] = scores[experts_out[j]];
         sum += weights_out[j];
     }
-    float divisor = config->norm_topk_prob && k > 1 ? sum + 1e-20f : 1.0f;
+    float divisor = config->norm_topk_prob ? sum + 1e-20f : 1.0f;
     float factor = (float)config->routed_scaling_factor;
     for (uint32_t j = 0; j < k; j++) {
         weights_out[j] = weights_out[j] / divisor * factor;
