@@ -11,7 +11,8 @@
 
 enum {
     CMI_CHECKPOINT_MAX_SHARDS = 4096,
-    CMI_CHECKPOINT_MAX_INDEX_BYTES = 256 * 1024 * 1024,
+    CMI_CHECKPOINT_MAX_INDEX_BYTES =
+        64 * 1024 * 1024, /* 91 thousand tensors (DeepSeek-V3) make 9 MB */
 };
 
 typedef struct cmi_checkpoint_tensor {
