@@ -4,9 +4,9 @@
   golden_score.py CMINFER MODEL_DIR f32|bf16 [cminfer option]...
 
 Prints the figures and fails when one is past its bound. The bounds: float32 differs from the golden
-float32 run only by the order of additions (the golden file itself differs from float64 by 2e-4), so 2e-3
-and no other token, except from a step on whose two best logits are nearly tied. BF16 rounds operands and
-flips experts at near-ties, so the bounds are on the distribution.
+float32 run only by the order of additions (the golden file itself differs from float64 by 2e-4), so
+2e-3 and no other token, except from a step on whose two best logits are nearly tied. BF16 rounds
+operands and flips experts at near-ties, so the bounds are on the distribution.
 """
 import json
 import statistics
@@ -17,8 +17,8 @@ NEAR_TIE = 4e-3
 
 
 def score(cminfer, model, ids, options):
-    args = [cminfer, "score", model, "--ids", ",".join(map(str, ids)), "--top", "512", "--generate", "64",
-            "--drafts", *options]
+    args = [cminfer, "score", model, "--ids", ",".join(map(str, ids)), "--top", "512",
+            "--generate", "64", "--drafts", *options]
     run = subprocess.run(args, capture_output=True, text=True, timeout=600)
     if run.returncode != 0:
         sys.exit(f"{' '.join(args)[:200]}\nexit status {run.returncode}: {run.stderr}")
@@ -26,7 +26,7 @@ def score(cminfer, model, ids, options):
 
 
 def compare_prompt(golden, lines):
-    """Logit differences on the golden top 20 and whether the top token is the same, for every position."""
+    """Logit differences on the golden top 20, and how often the top token is the same."""
     n = len(golden["ids"])
     assert [line["id"] for line in lines[:n]] == golden["ids"]
     differences, same_top = [], 0
@@ -69,9 +69,10 @@ def main(cminfer, model, dtype, *options):
     p99 = differences[int(len(differences) * 0.99)]
     top = n_same_top / n_positions
     n = len(prompts)
-    print(f"{model} {dtype} {' '.join(options)}: {n_positions} positions, logit difference median {median:.2g}, "
-          f"p99 {p99:.2g}, max {differences[-1]:.2g}; same top token {100 * top:.2f} %; continuations of 64 tokens "
-          f"identical {n_greedy}/{n}, to the end token {n_to_end}/{n}; MTP drafts identical {n_drafts}/{n}")
+    print(f"{model} {dtype} {' '.join(options)}: {n_positions} positions, logit difference "
+          f"median {median:.2g}, p99 {p99:.2g}, max {differences[-1]:.2g}; "
+          f"same top token {100 * top:.2f} %; continuations of 64 tokens identical {n_greedy}/{n}, "
+          f"to the end token {n_to_end}/{n}; MTP drafts identical {n_drafts}/{n}")
     if dtype == "f32":
         ok = differences[-1] <= 2e-3 and n_greedy == n and n_drafts == n
     else:
