@@ -47,7 +47,7 @@ enum {
 
 /* Appends the ids of n_bytes of UTF-8, which may hold U+0000. After an error *ids_out has its old
  * length. O(n log n) in the longest piece, linear in everything else; besides the ids it takes up
- * to 28 bytes of memory for every byte of the longest piece.
+ * to 32 bytes of memory for every byte of the longest piece.
  * CMI_ERR_INVALID: not UTF-8. CMI_ERR_TOO_LARGE: the text is over CMI_TOKENIZER_MAX_TEXT_BYTES, or
  * a pattern of tokenizer.json ran into a limit of the matcher on it. CMI_ERR_TIMEOUT: a pattern
  * took several seconds and more than a microsecond a byte, as only hostile ones do. */
