@@ -8,6 +8,8 @@
 
 #define CMI_NODISCARD __attribute__((warn_unused_result))
 #define CMI_PRINTF(fmt_arg, first_arg) __attribute__((format(printf, fmt_arg, first_arg)))
+/* For templates written as functions: arguments that are constants at the call fold away. */
+#define CMI_ALWAYS_INLINE inline __attribute__((always_inline))
 #define CMI_NORETURN __attribute__((noreturn))
 #define CMI_ALIGNED(n) __attribute__((aligned(n)))
 #define CMI_LIKELY(x) __builtin_expect(!!(x), 1)
