@@ -11,6 +11,7 @@ Python 3.9 and its standard library only.
 
 import argparse
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -61,6 +62,12 @@ BANNED = (
            'return a status: only cli/ ends the process'),
     Banned('system popen', (), 'do it in C: no shell is started'),
 )
+
+# What the headers of an instruction set's folder need to compile, on a machine that has it.
+ISA_FLAGS = {
+    'src/kernels/avx2/': ['-mavx2', '-mfma'],
+    'src/kernels/avx512/': ['-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq'],
+}
 
 # Spelled with classes so that this file does not match itself.
 MARKS = re.compile(r'\b(FIXM[E]|TOD[O]|XX[X])\b')
@@ -254,8 +261,11 @@ def rule_header(tree):
         flags += found.stdout.split() if found.returncode == 0 else []
 
     def compile_alone(path):
+        isa_flags = [f for folder, f in ISA_FLAGS.items() if path.startswith(folder)]
+        if isa_flags and platform.machine() != 'x86_64':
+            return None
         include = f'#include "{path[4:] if path.startswith("src/") else path}"\n'
-        cc = subprocess.run(['cc', *flags, '-x', 'c', '-'], input=include * 2,
+        cc = subprocess.run(['cc', *flags, *sum(isa_flags, []), '-x', 'c', '-'], input=include * 2,
                             capture_output=True, text=True, check=False)
         if cc.returncode == 0:
             return None
