@@ -1,10 +1,14 @@
-/* kernels/internal.h - the functions behind the variant tables: cmi_<kernel>_<isa>. */
+/* kernels/internal.h - the functions behind the variant tables: cmi_<kernel>_<isa>.
+ *
+ * Every kernel has a reference. Not every combination with another ISA that is declared here
+ * exists: select.c says which do. */
 #ifndef CMI_KERNELS_INTERNAL_H
 #define CMI_KERNELS_INTERNAL_H
 
 #include "kernels/kernels.h"
 
-#define CMI_KERNEL_DECLARE(name, type) type cmi_##name##_ref;
+#define CMI_KERNEL_DECLARE(name, type)                                                             \
+    type cmi_##name##_ref, cmi_##name##_avx2, cmi_##name##_avx512, cmi_##name##_avx512_bf16;
 CMI_KERNEL_TABLE(CMI_KERNEL_DECLARE)
 #undef CMI_KERNEL_DECLARE
 

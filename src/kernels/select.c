@@ -3,13 +3,34 @@
 #include "kernels/internal.h"
 #include "kernels/variants.h"
 
-#define CMI_KERNEL_ROWS(name, type)                                                                \
-    const cmi_##name##_variant cmi_##name##_variants[] = {                                         \
-        {"ref", 0, cmi_##name##_ref},                                                              \
-    };                                                                                             \
+/* The last row whose flags a processor has is the one it gets. */
+#if CMI_ARCH_X86_64
+#define ROW_AVX2(name) {"avx2", CMI_CPU_AVX2, cmi_##name##_avx2},
+#define ROW_AVX512(name) {"avx512", CMI_CPU_AVX512, cmi_##name##_avx512},
+#define ROW_AVX512_BF16(name)                                                                      \
+    {"avx512_bf16", CMI_CPU_AVX512 | CMI_CPU_AVX512_BF16, cmi_##name##_avx512_bf16},
+#else
+#define ROW_AVX2(name)
+#define ROW_AVX512(name)
+#define ROW_AVX512_BF16(name)
+#endif
+#define TABLE(name, ...)                                                                           \
+    const cmi_##name##_variant cmi_##name##_variants[] = {{"ref", 0, cmi_##name##_ref},            \
+                                                          __VA_ARGS__};                            \
     const size_t cmi_##name##_n_variants = CMI_LEN(cmi_##name##_variants);
-CMI_KERNEL_TABLE(CMI_KERNEL_ROWS)
-#undef CMI_KERNEL_ROWS
+
+TABLE(gemm_f32, ROW_AVX2(gemm_f32) ROW_AVX512(gemm_f32))
+TABLE(gemm_bf16, ROW_AVX2(gemm_bf16) ROW_AVX512(gemm_bf16) ROW_AVX512_BF16(gemm_bf16))
+TABLE(rmsnorm, ROW_AVX2(rmsnorm) ROW_AVX512(rmsnorm))
+TABLE(swiglu, ROW_AVX2(swiglu) ROW_AVX512(swiglu))
+TABLE(round_bf16, ROW_AVX2(round_bf16) ROW_AVX512_BF16(round_bf16))
+TABLE(widen_bf16, ROW_AVX2(widen_bf16) ROW_AVX512(widen_bf16))
+TABLE(axpy, ROW_AVX2(axpy) ROW_AVX512(axpy))
+TABLE(rope, ROW_AVX2(rope) ROW_AVX512(rope))
+TABLE(softmax_block, ROW_AVX2(softmax_block) ROW_AVX512(softmax_block))
+TABLE(attn_values_f32, ROW_AVX2(attn_values_f32) ROW_AVX512(attn_values_f32))
+TABLE(attn_values_bf16, ROW_AVX2(attn_values_bf16) ROW_AVX512(attn_values_bf16))
+TABLE(max_sum_exp, ROW_AVX2(max_sum_exp) ROW_AVX512(max_sum_exp))
 
 static const struct {
     const char *name;

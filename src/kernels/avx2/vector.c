@@ -1,0 +1,69 @@
+/* Kernels that treat every element alone: round_bf16, widen_bf16, axpy, rope. */
+#include "kernels/avx2/lanes.h"
+
+/* cmi_bf16_from_f32 on 8 floats; the results are in the upper halves of the elements. */
+static inline __m256i round_bf16(__m256i u)
+{
+    const __m256i exponent_bits = _mm256_set1_epi32(0x7F800000);
+    const __m256i magnitude_bits = _mm256_set1_epi32(0x7FFFFFFF);
+    __m256i is_even_last = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    __m256i rounded =
+        _mm256_add_epi32(u, _mm256_add_epi32(is_even_last, _mm256_set1_epi32(0x7FFF)));
+
+    __m256i magnitude = _mm256_and_si256(u, magnitude_bits);
+    __m256i nan = _mm256_cmpgt_epi32(magnitude, exponent_bits);
+    __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x00400000));
+    rounded = _mm256_blendv_epi8(rounded, quiet, nan);
+
+    __m256i zero = _mm256_cmpeq_epi32(_mm256_and_si256(u, exponent_bits), _mm256_setzero_si256());
+    return _mm256_andnot_si256(_mm256_and_si256(zero, magnitude_bits), rounded);
+}
+
+void cmi_round_bf16_avx2(const float *x, uint32_t n, cmi_bf16 *y)
+{
+    size_t i = 0;
+    for (; i + CMI_LANES <= n; i += CMI_LANES) {
+        __m256i a = round_bf16(_mm256_loadu_si256((const __m256i *)(x + i)));
+        __m256i b = round_bf16(_mm256_loadu_si256((const __m256i *)(x + i + LANES_HALF)));
+        __m256i packed = _mm256_packus_epi32(_mm256_srli_epi32(a, 16), _mm256_srli_epi32(b, 16));
+        packed = _mm256_permute4x64_epi64(packed, 0xD8); /* pack works in each half */
+        _mm256_storeu_si256((__m256i *)(y + i), packed);
+    }
+    for (; i < n; i++) {
+        y[i] = cmi_bf16_from_f32(x[i]);
+    }
+}
+
+void cmi_widen_bf16_avx2(const cmi_bf16 *x, uint32_t n, float *y)
+{
+    for (size_t i = 0; i < n; i += LANES_HALF) {
+        lanes_store(y, i, n, lanes_load_bf16(x, i, n));
+    }
+}
+
+void cmi_axpy_avx2(float a, const float *x, uint32_t n, float *y)
+{
+    const __m256 factor = _mm256_set1_ps(a);
+    for (size_t i = 0; i < n; i += LANES_HALF) {
+        __m256 v = _mm256_fmadd_ps(factor, lanes_load(x, i, n), lanes_load(y, i, n));
+        lanes_store(y, i, n, v);
+    }
+}
+
+void cmi_rope_avx2(float *x, const float *cos, const float *sin, uint32_t n_pairs)
+{
+    const size_t n = 2 * (size_t)n_pairs;
+    const __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+    for (size_t i = 0; i < n_pairs; i += LANES_HALF / 2) {
+        const __m128i mask = _mm256_castsi256_si128(lanes_left(i, n_pairs));
+        __m256 c = _mm256_castps128_ps256(_mm_maskload_ps(cos + i, mask));
+        __m256 s = _mm256_castps128_ps256(_mm_maskload_ps(sin + i, mask));
+        c = _mm256_permutevar8x32_ps(c, twice);
+        s = _mm256_permutevar8x32_ps(s, twice);
+        __m256 v = lanes_load(x, 2 * i, n);
+        __m256 a = _mm256_moveldup_ps(v), b = _mm256_movehdup_ps(v);
+        /* even lanes a cos - b sin, odd lanes a sin + b cos */
+        __m256 cos_sin = _mm256_blend_ps(c, s, 0xAA), sin_cos = _mm256_blend_ps(s, c, 0xAA);
+        lanes_store(x, 2 * i, n, _mm256_fmaddsub_ps(a, cos_sin, _mm256_mul_ps(b, sin_cos)));
+    }
+}
