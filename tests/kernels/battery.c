@@ -1,0 +1,313 @@
+/* Each battery_<kernel> walks its sizes, draws the arrays of a call from the seed, makes the call
+ * and hands the arrays that it may have changed to the sink, gaps and all. */
+#include "tests/test.h"
+
+#include <math.h>
+
+#include "base/rng.h"
+#include "tests/kernels/battery.h"
+
+static const uint32_t sizes[] = {1,  2,  7,  8,  9,  15, 16, 17,  23,  24,  25,
+                                 31, 32, 33, 47, 63, 64, 65, 100, 129, 1000};
+
+uint32_t battery_draw_bits(battery *b)
+{
+    uint32_t words[4];
+    cmi_philox4x32(b->seed, b->n_drawn++, 0, words);
+    return words[0];
+}
+
+float battery_draw(battery *b, int max_exponent)
+{
+    uint32_t words[4];
+    cmi_philox4x32(b->seed, b->n_drawn++, 0, words);
+    uint32_t sign = words[0] & 0x80000000u, fraction = words[0] & 0x007FFFFFu;
+    uint32_t exponent;
+    switch (words[1] % 32) {
+    case 0:
+        return cmi_f32_from_bits(sign);
+    case 1:
+        return cmi_f32_from_bits(sign | fraction); /* subnormal */
+    case 2:
+        exponent = 1 + words[2] % 40;
+        break;
+    case 3:
+        exponent = (uint32_t)(127 + max_exponent) - words[2] % 4;
+        break;
+    default:
+        exponent = 127 - words[2] % 12;
+        break;
+    }
+    return cmi_f32_from_bits(sign | exponent << 23 | fraction);
+}
+
+static float *new_floats(battery *b, size_t n)
+{
+    return guarded_alloc(&b->arrays, n * sizeof(float));
+}
+
+/* n drawn floats in rows of width, NaN in the rest of each stride. */
+static float *draw_rows(battery *b, size_t n_rows, size_t width, size_t stride, int max_exponent)
+{
+    size_t n = n_rows == 0 ? 0 : (n_rows - 1) * stride + width;
+    float *x = new_floats(b, n);
+    for (size_t i = 0; i < n; i++) {
+        x[i] = i % stride < width ? battery_draw(b, max_exponent) : NAN;
+    }
+    return x;
+}
+
+static cmi_bf16 *draw_bf16_rows(battery *b, size_t n_rows, size_t width, size_t stride,
+                                int max_exponent)
+{
+    size_t n = n_rows == 0 ? 0 : (n_rows - 1) * stride + width;
+    cmi_bf16 *x = guarded_alloc(&b->arrays, n * sizeof *x);
+    for (size_t i = 0; i < n; i++) {
+        float value = i % stride < width ? battery_draw(b, max_exponent) : NAN;
+        x[i] = (cmi_bf16)(cmi_f32_bits(value) >> 16); /* subnormal ones stay */
+    }
+    return x;
+}
+
+static float *draw_floats(battery *b, size_t n, int max_exponent)
+{
+    return draw_rows(b, 1, n, n + 1, max_exponent);
+}
+
+static void give(battery *b, const char *label, const void *bytes, size_t n_bytes)
+{
+    b->sink(b->context, label, bytes, n_bytes);
+}
+
+static void gemm_call(battery *b, cmi_gemm_fn *fn, bool bf16, uint32_t n_rows, uint32_t n_cols,
+                      uint32_t n_k)
+{
+    char label[96];
+    (void)snprintf(label, sizeof label, "%u rows, %u columns, k %u", n_rows, n_cols, n_k);
+    cmi_gemm_args args = {
+        .x_stride = n_k + n_rows % 3,
+        .w_stride = n_k + n_cols % 4,
+        .y_stride = n_cols + n_k % 3,
+        .n_rows = n_rows,
+        .n_cols = n_cols,
+        .n_k = n_k,
+    };
+    const int max_exponent = 40; /* products of such values and their sums are finite */
+    if (bf16) {
+        args.x = draw_bf16_rows(b, n_rows, n_k, args.x_stride + (n_k == 0), max_exponent);
+        args.w = draw_bf16_rows(b, n_cols, n_k, args.w_stride + (n_k == 0), max_exponent);
+    } else {
+        args.x = draw_rows(b, n_rows, n_k, args.x_stride + (n_k == 0), max_exponent);
+        args.w = draw_rows(b, n_cols, n_k, args.w_stride + (n_k == 0), max_exponent);
+    }
+    size_t n_y = n_rows == 0 ? 0 : (n_rows - 1) * args.y_stride + n_cols;
+    args.y = new_floats(b, n_y);
+    fn(&args);
+    give(b, label, args.y, n_y * sizeof *args.y);
+    guarded_release(&b->arrays);
+}
+
+static void gemm_calls(battery *b, cmi_gemm_fn *fn, bool bf16)
+{
+    static const struct {
+        uint32_t n_rows, n_cols, n_k;
+    } large[] = {
+        {0, 3, 5},    {3, 0, 5},     {4, 5, 0},     {1, 100, 1000}, {13, 70, 200},
+        {64, 64, 64}, {7, 34, 3500}, {2, 34, 3500}, {6, 130, 129},  {14, 130, 65},
+    };
+    for (size_t i = 0; i < CMI_LEN(large); i++) {
+        gemm_call(b, fn, bf16, large[i].n_rows, large[i].n_cols, large[i].n_k);
+    }
+    for (size_t i = 0; i < CMI_LEN(sizes); i++) {
+        gemm_call(b, fn, bf16, 3, 5, sizes[i]);
+        gemm_call(b, fn, bf16, 2, CMI_MIN(sizes[i], 130u), 40);
+        gemm_call(b, fn, bf16, 1 + (uint32_t)i, 9, 70);
+    }
+}
+
+void battery_gemm_f32(battery *b, cmi_gemm_fn *fn)
+{
+    gemm_calls(b, fn, false);
+}
+
+void battery_gemm_bf16(battery *b, cmi_gemm_fn *fn)
+{
+    gemm_calls(b, fn, true);
+}
+
+void battery_rmsnorm(battery *b, cmi_rmsnorm_fn *fn)
+{
+    for (size_t i = 0; i < 2 * CMI_LEN(sizes); i++) {
+        const uint32_t n = sizes[i / 2];
+        const bool in_place = i % 2 == 1;
+        char label[64];
+        (void)snprintf(label, sizeof label, "n %u%s", n, in_place ? ", in place" : "");
+        float *x = draw_floats(b, n, 50), *w = draw_floats(b, n, 4);
+        float *y = in_place ? x : new_floats(b, n);
+        fn(x, w, 1e-6f, n, y);
+        give(b, label, y, n * sizeof *y);
+        guarded_release(&b->arrays);
+    }
+}
+
+void battery_swiglu(battery *b, cmi_swiglu_fn *fn)
+{
+    for (size_t i = 0; i < 2 * CMI_LEN(sizes); i++) {
+        const uint32_t n = sizes[i / 2];
+        const bool in_place = i % 2 == 1;
+        char label[64];
+        (void)snprintf(label, sizeof label, "n %u%s", n, in_place ? ", in place" : "");
+        float *gate = draw_floats(b, n, 7), *up = draw_floats(b, n, 20);
+        float *y = in_place ? gate : new_floats(b, n);
+        fn(gate, up, n, y);
+        give(b, label, y, n * sizeof *y);
+        guarded_release(&b->arrays);
+    }
+}
+
+void battery_round_bf16(battery *b, cmi_round_bf16_fn *fn)
+{
+    for (size_t i = 0; i < 2 * CMI_LEN(sizes); i++) {
+        const uint32_t n = sizes[i / 2];
+        char label[64];
+        (void)snprintf(label, sizeof label, "n %u, call %zu", n, i % 2);
+        float *x = draw_floats(b, n, 100);
+        for (size_t j = 0; i % 2 == 1 && j < n; j++) {
+            uint32_t bits = battery_draw_bits(b); /* NaN and infinity too */
+            memcpy(&x[j], &bits, sizeof bits);
+        }
+        cmi_bf16 *y = guarded_alloc(&b->arrays, n * sizeof *y);
+        fn(x, n, y);
+        give(b, label, y, n * sizeof *y);
+        guarded_release(&b->arrays);
+    }
+}
+
+void battery_widen_bf16(battery *b, cmi_widen_bf16_fn *fn)
+{
+    for (size_t i = 0; i < CMI_LEN(sizes); i++) {
+        const uint32_t n = sizes[i];
+        char label[64];
+        (void)snprintf(label, sizeof label, "n %u", n);
+        cmi_bf16 *x = guarded_alloc(&b->arrays, n * sizeof *x);
+        for (size_t j = 0; j < n; j++) {
+            x[j] = (cmi_bf16)battery_draw_bits(b);
+        }
+        float *y = new_floats(b, n);
+        fn(x, n, y);
+        give(b, label, y, n * sizeof *y);
+        guarded_release(&b->arrays);
+    }
+}
+
+void battery_axpy(battery *b, cmi_axpy_fn *fn)
+{
+    for (size_t i = 0; i < CMI_LEN(sizes); i++) {
+        const uint32_t n = sizes[i];
+        char label[64];
+        (void)snprintf(label, sizeof label, "n %u", n);
+        float *x = draw_floats(b, n, 50), *y = draw_floats(b, n, 100);
+        fn(battery_draw(b, 10), x, n, y);
+        give(b, label, y, n * sizeof *y);
+        guarded_release(&b->arrays);
+    }
+}
+
+void battery_rope(battery *b, cmi_rope_fn *fn)
+{
+    for (size_t i = 0; i < CMI_LEN(sizes); i++) {
+        const uint32_t n = sizes[i];
+        char label[64];
+        (void)snprintf(label, sizeof label, "%u pairs", n);
+        float *x = draw_floats(b, 2 * (size_t)n, 50);
+        float *cos = draw_floats(b, n, 0), *sin = draw_floats(b, n, 0);
+        fn(x, cos, sin, n);
+        give(b, label, x, 2 * n * sizeof *x);
+        guarded_release(&b->arrays);
+    }
+}
+
+void battery_softmax_block(battery *b, cmi_softmax_block_fn *fn)
+{
+    for (size_t i = 0; i < 3 * CMI_LEN(sizes); i++) {
+        const uint32_t n = sizes[i / 3];
+        const bool first = i % 3 == 0, zeros = i % 3 == 2;
+        char label[64];
+        (void)snprintf(label, sizeof label, "n %u%s%s", n, first ? ", first block" : "",
+                       zeros ? ", all zero" : "");
+        float *s = draw_floats(b, n, 8);
+        for (size_t t = 0; zeros && t < n; t++) {
+            s[t] = battery_draw_bits(b) % 2 == 0 ? 0.0f : -0.0f;
+        }
+        /* m, l, alpha */
+        float state[3] = {first ? -INFINITY : battery_draw(b, 4), first ? 0.0f : 12.5f, 0.0f};
+        if (zeros) {
+            state[0] = -0.0f;
+        }
+        state[2] = fn(s, n, 0.11f, &state[0], &state[1]);
+        give(b, label, s, n * sizeof *s);
+        give(b, label, state, sizeof state);
+        guarded_release(&b->arrays);
+    }
+}
+
+static void attn_values_calls(battery *b, cmi_attn_values_fn *fn, bool bf16)
+{
+    static const uint32_t n_ts[] = {0, 1, 2, 15, 64, 65};
+    for (size_t i = 0; i < CMI_LEN(sizes); i++) {
+        cmi_attn_values_args args = {
+            .n_rows = 1 + (uint32_t)i,
+            .n_t = n_ts[i % CMI_LEN(n_ts)],
+            .n_cols = sizes[i],
+        };
+        char label[96];
+        (void)snprintf(label, sizeof label, "%u rows, %u positions, %u columns", args.n_rows,
+                       args.n_t, args.n_cols);
+        args.p_stride = args.n_t + i % 3 + 1;
+        args.v_stride = args.n_cols + i % 4;
+        args.o_stride = args.n_cols + i % 2;
+        args.p = draw_rows(b, args.n_rows, args.n_t, args.p_stride, 0);
+        args.v = bf16 ? (const void *)draw_bf16_rows(b, args.n_t, args.n_cols, args.v_stride, 30)
+                      : draw_rows(b, args.n_t, args.n_cols, args.v_stride, 30);
+        args.alpha = draw_floats(b, args.n_rows, 0);
+        args.o = draw_rows(b, args.n_rows, args.n_cols, args.o_stride, 30);
+        fn(&args);
+        size_t n_o = (args.n_rows - 1) * args.o_stride + args.n_cols;
+        give(b, label, args.o, n_o * sizeof *args.o);
+        guarded_release(&b->arrays);
+    }
+}
+
+void battery_attn_values_f32(battery *b, cmi_attn_values_fn *fn)
+{
+    attn_values_calls(b, fn, false);
+}
+
+void battery_attn_values_bf16(battery *b, cmi_attn_values_fn *fn)
+{
+    attn_values_calls(b, fn, true);
+}
+
+void battery_max_sum_exp(battery *b, cmi_max_sum_exp_fn *fn)
+{
+    for (size_t i = 0; i < 3 * CMI_LEN(sizes); i++) {
+        const uint32_t n = sizes[i / 3];
+        const size_t kind = i % 3;
+        char label[64];
+        (void)snprintf(label, sizeof label, "n %u, kind %zu", n, kind);
+        float *z = draw_floats(b, n, 6);
+        for (size_t j = 0; j < n; j++) {
+            uint32_t bits = battery_draw_bits(b);
+            if (kind == 1 && bits % 2 == 0 && j != n / 2) {
+                z[j] = -INFINITY;
+            }
+            if (kind == 2) {
+                z[j] = bits % 2 == 0 ? 0.0f : -0.0f;
+            }
+        }
+        float results[2];
+        fn(z, n, &results[0], &results[1]);
+        give(b, label, results, sizeof results);
+        guarded_release(&b->arrays);
+    }
+}
