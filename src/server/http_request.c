@@ -197,11 +197,13 @@ static void log_request(const cmi_http_request *req, int status, const cmi_excha
                 cmi_http_method_name(req->method), route->path, status, total_ms);
         return;
     }
+    bool aborted = s->finish == CMI_FINISH_NONE && status == STATUS_CLIENT_LEFT;
+    cmi_finish_reason finish = aborted ? CMI_FINISH_ABORT : s->finish;
     cmi_log(CMI_LOG_INFO,
             "request id=%s %s %s status=%d prompt_tokens=%" PRIu32 " output_tokens=%" PRIu32
             " finish=%s queue_ms=%.1f ttft_ms=%.1f total_ms=%.1f",
             req->id, cmi_http_method_name(req->method), route->path, status,
-            s->usage.n_prompt_tokens, s->usage.n_output_tokens, cmi_finish_reason_name(s->finish),
+            s->usage.n_prompt_tokens, s->usage.n_output_tokens, cmi_finish_reason_name(finish),
             (double)s->queue_ns / 1e6, (double)s->ttft_ns / 1e6, total_ms);
 }
 
@@ -216,8 +218,9 @@ void cmi_http_on_completed(void *cls, struct MHD_Connection *connection, void **
     }
     cmi_exchange_summary summary = {0};
     cmi_exchange_detach(req->exchange, &summary);
-    int status = req->status;
-    if (status == 0 || (code != MHD_REQUEST_TERMINATED_COMPLETED_OK && !summary.complete)) {
+    int status = req->status != 0 ? req->status : req->refusal.http_status;
+    bool cut_off = code != MHD_REQUEST_TERMINATED_COMPLETED_OK && !summary.complete;
+    if (status == 0 || (cut_off && req->refusal.http_status == 0)) {
         status = STATUS_CLIENT_LEFT;
     }
     cmi_metrics_http(&req->server->metrics, req->method, req->route, status);
