@@ -8,7 +8,7 @@
 
 #include "base/compiler.h"
 
-/* At half load, honest keys were never seen to need more than 40. */
+/* DeepSeek-V3 has 127,741 merges; the longest lookup of one takes 23. */
 enum { CMI_PAIR_MAP_MAX_PROBES = 1024 };
 
 #define CMI_PAIR_MAP_NO_KEY UINT64_MAX

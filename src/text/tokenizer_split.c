@@ -16,11 +16,8 @@
 
 enum {
     /* Start positions in one call of the matcher: few, so that a hostile pattern returns soon, and
-     * enough that the calls cost nothing (about 1 ns a byte). The interpreter, which runs where
-     * there is no JIT, looks for a first character up to the end whatever the window is, and so
-     * gets larger ones. */
+     * enough that the calls cost nothing (about 1 ns a byte). */
     WINDOW_BYTES = 64,
-    WINDOW_BYTES_INTERPRETER = 4096,
     /* Powers of two. */
     SEARCHES_BETWEEN_CLOCK_READS = 16,
     CALLOUTS_BETWEEN_CLOCK_READS = 1024,
@@ -74,20 +71,14 @@ static bool grow_jit_stack(cmi_encoder *e)
     return true;
 }
 
-/* The first character at or behind `at` that begins behind the window's last start position. */
-static size_t next_window(const char *text, size_t n_bytes, size_t at)
+/* Where the first character behind `at` begins, which may be within a character; at most
+ * n_bytes + 1. */
+static size_t next_char(const char *text, size_t n_bytes, size_t at)
 {
     do {
         at++;
     } while (at < n_bytes && (text[at] & 0xC0) == 0x80);
     return at;
-}
-
-static size_t window_bytes(const pcre2_code *code)
-{
-    size_t jit_bytes = 0;
-    pcre2_pattern_info(code, PCRE2_INFO_JITSIZE, &jit_bytes);
-    return jit_bytes > 0 ? WINDOW_BYTES : WINDOW_BYTES_INTERPRETER;
 }
 
 static int match(cmi_encoder *e, const pcre2_code *code, const char *text, size_t n_bytes,
@@ -125,9 +116,8 @@ static cmi_status search(cmi_encoder *e, const cmi_split *split, const char *tex
                          size_t from, found_match *found_out)
 {
     *found_out = (found_match){0};
-    size_t window = window_bytes(split->pattern.code);
     for (int rc = PCRE2_ERROR_NOMATCH; rc == PCRE2_ERROR_NOMATCH;) {
-        size_t last_start = n_bytes - from > window ? from + window : n_bytes;
+        size_t last_start = n_bytes - from > WINDOW_BYTES ? from + WINDOW_BYTES : n_bytes;
         pcre2_set_offset_limit(e->match_context, last_start);
         rc = match_in_window(e, &split->pattern, text, n_bytes, from);
         bool read_clock = (++e->n_searches & (SEARCHES_BETWEEN_CLOCK_READS - 1)) == 0;
@@ -144,7 +134,7 @@ static cmi_status search(cmi_encoder *e, const cmi_split *split, const char *tex
         } else if (last_start == n_bytes) {
             return CMI_OK;
         }
-        from = next_window(text, n_bytes, last_start);
+        from = next_char(text, n_bytes, last_start);
     }
     return CMI_OK;
 }
@@ -219,7 +209,7 @@ static cmi_status split_part(cmi_encoder *e, uint32_t step, const char *text, si
             break;
         }
         if (m.begin == m.end && any && m.end == done) {
-            from = next_window(text, n_bytes, m.end); /* empty, where the last match ended */
+            from = next_char(text, n_bytes, m.end); /* empty, where the last match ended */
             continue;
         }
         if (m.begin > done) {
