@@ -221,8 +221,7 @@ static CMI_ALWAYS_INLINE void gemm_row_tile(const gemm_kind kind, gemm_pass *pas
     }
     for (uint32_t r = 0; r < pass->n_rows; r++) {
         for (uint32_t col = 0; col < pass->n_cols; col += LANES_HALF) {
-            _mm256_maskstore_ps(y + r * y_stride + col, lanes_left(col, pass->n_cols),
-                                lanes_sum_8(sums[r] + col));
+            lanes_store(y + r * y_stride, col, pass->n_cols, lanes_sum_8(sums[r] + col));
         }
     }
 }

@@ -55,11 +55,9 @@ void cmi_rope_avx2(float *x, const float *cos, const float *sin, uint32_t n_pair
     const size_t n = 2 * (size_t)n_pairs;
     const __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
     for (size_t i = 0; i < n_pairs; i += LANES_HALF / 2) {
-        const __m128i mask = _mm256_castsi256_si128(lanes_left(i, n_pairs));
-        __m256 c = _mm256_castps128_ps256(_mm_maskload_ps(cos + i, mask));
-        __m256 s = _mm256_castps128_ps256(_mm_maskload_ps(sin + i, mask));
-        c = _mm256_permutevar8x32_ps(c, twice);
-        s = _mm256_permutevar8x32_ps(s, twice);
+        /* four pairs; a second four may be loaded and are not used */
+        __m256 c = _mm256_permutevar8x32_ps(lanes_load(cos, i, n_pairs), twice);
+        __m256 s = _mm256_permutevar8x32_ps(lanes_load(sin, i, n_pairs), twice);
         __m256 v = lanes_load(x, 2 * i, n);
         __m256 a = _mm256_moveldup_ps(v), b = _mm256_movehdup_ps(v);
         /* even lanes a cos - b sin, odd lanes a sin + b cos */
