@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "base/rng.h"
+#include "kernels/ref/math.h"
 #include "tests/kernels/battery.h"
 
 static const uint32_t sizes[] = {1,  2,  7,  8,  9,  15, 16, 17,  23,  24,  25,
@@ -150,6 +151,16 @@ void battery_rmsnorm(battery *b, cmi_rmsnorm_fn *fn)
     }
 }
 
+/* Arguments at which exp changes its ways, when there is room for them. */
+static void plant_exp_limits(float *x, size_t n)
+{
+    static const float limits[] = {CMI_EXP_MIN, CMI_EXP_MAX, 0.5f / CMI_EXP_LOG2E, 100.0f};
+    for (size_t i = 0; n >= 64 && i < 24; i++) {
+        uint32_t bits = cmi_f32_bits(limits[i / 6]) + (uint32_t)(i % 3) - 1;
+        x[2 * i] = cmi_f32_from_bits(bits ^ (i % 6 < 3 ? 0x80000000u : 0));
+    }
+}
+
 void battery_swiglu(battery *b, cmi_swiglu_fn *fn)
 {
     for (size_t i = 0; i < 2 * CMI_LEN(sizes); i++) {
@@ -158,6 +169,7 @@ void battery_swiglu(battery *b, cmi_swiglu_fn *fn)
         char label[64];
         (void)snprintf(label, sizeof label, "n %u%s", n, in_place ? ", in place" : "");
         float *gate = draw_floats(b, n, 7), *up = draw_floats(b, n, 20);
+        plant_exp_limits(gate, n);
         float *y = in_place ? gate : new_floats(b, n);
         fn(gate, up, n, y);
         give(b, label, y, n * sizeof *y);
@@ -235,7 +247,7 @@ void battery_softmax_block(battery *b, cmi_softmax_block_fn *fn)
         char label[64];
         (void)snprintf(label, sizeof label, "n %u%s%s", n, first ? ", first block" : "",
                        zeros ? ", all zero" : "");
-        float *s = draw_floats(b, n, 8);
+        float *s = draw_floats(b, n, 10);
         for (size_t t = 0; zeros && t < n; t++) {
             s[t] = battery_draw_bits(b) % 2 == 0 ? 0.0f : -0.0f;
         }
@@ -295,7 +307,7 @@ void battery_max_sum_exp(battery *b, cmi_max_sum_exp_fn *fn)
         const size_t kind = i % 3;
         char label[64];
         (void)snprintf(label, sizeof label, "n %u, kind %zu", n, kind);
-        float *z = draw_floats(b, n, 6);
+        float *z = draw_floats(b, n, 7);
         for (size_t j = 0; j < n; j++) {
             uint32_t bits = battery_draw_bits(b);
             if (kind == 1 && bits % 2 == 0 && j != n / 2) {

@@ -1,0 +1,94 @@
+/* The premise of the BF16 kernels: the AVX-512 BF16 dot product is, in each lane, two float32 fused
+ * multiply-adds with rounding to nearest, the odd element first. */
+#include "tests/test.h"
+
+#include <math.h>
+
+#include "base/float_env.h"
+#include "kernels/kernels.h"
+#include "tests/kernels/battery.h"
+
+#if CMI_ARCH_X86_64
+
+#include <immintrin.h>
+
+enum { N_LANES = 16, N_ROUNDS = 20000 };
+
+typedef struct dot_step {
+    float acc[N_LANES];
+    cmi_bf16 x[2 * N_LANES], w[2 * N_LANES];
+} dot_step;
+
+__attribute__((target("avx512f,avx512bw,avx512bf16"))) static void
+run_instruction(const dot_step *s, float *out)
+{
+    __m512 acc = _mm512_loadu_ps(s->acc);
+    __m512i x = _mm512_loadu_si512(s->x), w = _mm512_loadu_si512(s->w);
+    _mm512_storeu_ps(out, _mm512_dpbf16_ps(acc, (__m512bh)x, (__m512bh)w));
+}
+
+static float run_model(const dot_step *s, size_t lane)
+{
+    size_t even = 2 * lane, odd = even + 1;
+    float acc = fmaf(cmi_bf16_to_f32(s->x[odd]), cmi_bf16_to_f32(s->w[odd]), s->acc[lane]);
+    return fmaf(cmi_bf16_to_f32(s->x[even]), cmi_bf16_to_f32(s->w[even]), acc);
+}
+
+static void check_rounds(battery *draws, int max_exponent, bool any_bits)
+{
+    for (int round = 0; round < N_ROUNDS; round++) {
+        dot_step s;
+        for (size_t i = 0; i < 2 * N_LANES; i++) {
+            s.x[i] = (cmi_bf16)(cmi_f32_bits(battery_draw(draws, max_exponent)) >> 16);
+            s.w[i] = (cmi_bf16)(cmi_f32_bits(battery_draw(draws, max_exponent)) >> 16);
+            if (any_bits) {
+                uint32_t bits = battery_draw_bits(draws);
+                s.x[i] = (cmi_bf16)bits;
+                s.w[i] = (cmi_bf16)(bits >> 16);
+            }
+        }
+        for (size_t l = 0; l < N_LANES; l++) {
+            s.acc[l] = battery_draw(draws, 2 * max_exponent);
+        }
+        float got[N_LANES];
+        run_instruction(&s, got);
+        for (size_t l = 0; l < N_LANES; l++) {
+            float want = run_model(&s, l);
+            if (cmi_f32_bits(got[l]) != cmi_f32_bits(want) && !(isnan(got[l]) && isnan(want))) {
+                fail_msg("seed %llu, round %d, lane %zu: %a, want %a",
+                         (unsigned long long)draws->seed, round, l, (double)got[l], (double)want);
+            }
+        }
+    }
+}
+
+static void the_instruction_is_two_multiply_adds_odd_first(void **state)
+{
+    (void)state;
+    if ((cmi_cpu_flags() & CMI_CPU_AVX512_BF16) == 0) {
+        skip();
+    }
+    battery draws = {.seed = 11};
+    check_rounds(&draws, 0, false);
+    check_rounds(&draws, 50, false);
+    check_rounds(&draws, 0, true); /* all bit patterns: overflow, infinity, NaN */
+}
+
+#else
+
+static void the_instruction_is_two_multiply_adds_odd_first(void **state)
+{
+    (void)state;
+    skip();
+}
+
+#endif
+
+int main(void)
+{
+    cmi_float_env_set();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_instruction_is_two_multiply_adds_odd_first),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
