@@ -87,7 +87,7 @@ cmi_status cmi_encoder_piece(cmi_encoder *e, const char *piece, size_t n_bytes)
     return st;
 }
 
-/* Length of the white space (Unicode's White_Space) that begins, or ends, the text. */
+/* Bytes of the white-space character (Unicode's White_Space) that begins the text; 0: none. */
 static size_t white_space_length(const char *text, size_t n_bytes)
 {
     uint32_t cp;

@@ -426,12 +426,7 @@ static pcre2_code *compile_one(const char *pattern, size_t n_bytes, uint32_t opt
     PCRE2_SIZE offset;
     pcre2_code *code =
         pcre2_compile((PCRE2_SPTR)pattern, n_bytes, options, &reason, &offset, context);
-    if (code == NULL) {
-        char text[128];
-        pcre2_get_error_message(reason, (PCRE2_UCHAR *)text, sizeof text);
-        cmi_error_set(err, CMI_ERR_UNSUPPORTED,
-                      "tokenizer.json: %s: PCRE2 does not take the pattern: %s", field, text);
-    } else if (pcre2_jit_compile(code, PCRE2_JIT_COMPLETE) != 0) {
+    if (code != NULL && pcre2_jit_compile(code, PCRE2_JIT_COMPLETE) != 0) {
         /* Where the JIT is forbidden or missing, the interpreter runs. It would look for a first
          * character through the whole text, however near the last start position is. */
         pcre2_code_free(code);
@@ -439,6 +434,12 @@ static pcre2_code *compile_one(const char *pattern, size_t n_bytes, uint32_t opt
                              &reason, &offset, context);
     }
     pcre2_compile_context_free(context);
+    if (code == NULL) {
+        char text[128];
+        pcre2_get_error_message(reason, (PCRE2_UCHAR *)text, sizeof text);
+        cmi_error_set(err, CMI_ERR_UNSUPPORTED,
+                      "tokenizer.json: %s: PCRE2 does not take the pattern: %s", field, text);
+    }
     return code;
 }
 
