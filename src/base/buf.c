@@ -85,6 +85,14 @@ void cmi_buf_consume(cmi_buf *b, size_t n)
     }
 }
 
+void cmi_buf_truncate(cmi_buf *b, size_t n)
+{
+    if (n < b->len) {
+        b->len = n;
+        b->data[n] = '\0';
+    }
+}
+
 void cmi_buf_clear(cmi_buf *b)
 {
     b->len = 0;

@@ -32,6 +32,9 @@ char *cmi_buf_reserve(cmi_buf *b, size_t n);
 /* Drops the first n bytes (n <= len). O(len). */
 void cmi_buf_consume(cmi_buf *b, size_t n);
 
+/* Drops what lies behind the first n bytes (n <= len); `overflow` stays as it is. */
+void cmi_buf_truncate(cmi_buf *b, size_t n);
+
 void cmi_buf_clear(cmi_buf *b);             /* keeps the memory */
 const char *cmi_buf_cstr(const cmi_buf *b); /* "" when empty; valid until the next change */
 

@@ -34,11 +34,26 @@ static void the_limit_holds_and_is_remembered(void **state)
     cmi_buf_deinit(&b);
 }
 
+static void the_end_can_be_cut_off(void **state)
+{
+    (void)state;
+    cmi_buf b;
+    cmi_buf_init(&b, 10);
+    cmi_buf_truncate(&b, 0);
+    assert_true(cmi_buf_str(&b, "abcdef"));
+    cmi_buf_truncate(&b, 6);
+    cmi_buf_truncate(&b, 2);
+    assert_int_equal(b.len, 2);
+    assert_string_equal(cmi_buf_cstr(&b), "ab");
+    cmi_buf_deinit(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(appends_grow_and_stay_terminated),
         cmocka_unit_test(the_limit_holds_and_is_remembered),
+        cmocka_unit_test(the_end_can_be_cut_off),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
