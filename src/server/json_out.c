@@ -35,9 +35,11 @@ static bool is_plain(unsigned char c)
     return c >= 0x20 && c < 0x80 && c != '"' && c != '\\';
 }
 
-void cmi_json_write_string(cmi_buf *out, const char *s, size_t n)
+void cmi_json_write_escaped(cmi_buf *out, const char *s, size_t n)
 {
-    cmi_buf_char(out, '"');
+    if (n == 0) {
+        return; /* s may be NULL */
+    }
     size_t copied = 0; /* s[copied .. at) is valid and waits to be copied in one piece */
     size_t at = 0;
     while (at < n) {
@@ -61,6 +63,12 @@ void cmi_json_write_string(cmi_buf *out, const char *s, size_t n)
         copied = ++at;
     }
     cmi_buf_append(out, s + copied, n - copied);
+}
+
+void cmi_json_write_string(cmi_buf *out, const char *s, size_t n)
+{
+    cmi_buf_char(out, '"');
+    cmi_json_write_escaped(out, s, n);
     cmi_buf_char(out, '"');
 }
 

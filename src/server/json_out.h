@@ -11,7 +11,11 @@
 void cmi_json_write_string(cmi_buf *out, const char *s, size_t n);
 void cmi_json_write_cstr(cmi_buf *out, const char *s);
 
-/* As above, with null for an empty string. */
+/* What stands between the quotes. A string may be written in several parts when none of them ends
+ * inside a character. */
+void cmi_json_write_escaped(cmi_buf *out, const char *s, size_t n);
+
+/* As cmi_json_write_string, with null for an empty string. */
 void cmi_json_write_string_or_null(cmi_buf *out, const char *s, size_t n);
 
 /* The shortest decimal that reads back as the same float; null when it is not finite. */
