@@ -1,36 +1,79 @@
+/* cli/main.c - finds the command. Options and their help live with the commands. */
 #include <stdio.h>
 #include <string.h>
 
-/* Exit statuses; 1 is for work that failed. */
-enum { EXIT_DONE = 0, EXIT_USAGE = 2 };
+#include "cli/commands.h"
 
-static int print_version(void)
+typedef struct command {
+    const char *name;
+    const char *help;
+    cmi_command_fn *fn;
+} command;
+
+static const command commands[] = {
+    {"run", "answer a prompt, or hold a conversation at the terminal", cmi_cmd_run},
+    {"serve", "serve a model through the OpenAI API", cmi_cmd_serve},
+    {"score", "print logprobs and top logits of given tokens as JSON lines", cmi_cmd_score},
+    {"eval", "count exact matches on a file of tasks", cmi_cmd_eval},
+};
+
+static const command *find_command(const char *name)
 {
-    puts("cminfer " CMI_VERSION);
-    return EXIT_DONE;
+    for (size_t i = 0; i < CMI_LEN(commands); i++) {
+        if (strcmp(commands[i].name, name) == 0) {
+            return &commands[i];
+        }
+    }
+    return NULL;
+}
+
+static int unknown_command(const char *name)
+{
+    fprintf(stderr, "cminfer: unknown command \"%s\"; \"cminfer help\" lists them\n", name);
+    return CMI_EXIT_USAGE;
 }
 
 static int print_help(void)
 {
-    puts("Usage: cminfer COMMAND [OPTION]...\n"
+    puts("Usage: cminfer COMMAND MODEL [OPTION]...\n"
          "\n"
-         "  help       show this text\n"
-         "  --version  show the version");
-    return EXIT_DONE;
+         "Serves DeepSeek-class models (MLA, mixture of experts, multi-token prediction) on CPUs.\n"
+         "MODEL is a Hugging Face directory, or ORG/NAME in the Hugging Face cache.\n");
+    for (size_t i = 0; i < CMI_LEN(commands); i++) {
+        printf("  %-8s  %s\n", commands[i].name, commands[i].help);
+    }
+    puts("  help      show this text, or with a command its options\n"
+         "\n"
+         "  --version shows the version.\n"
+         "\n"
+         "Examples:\n"
+         "  cminfer serve models/matrix-tiny\n"
+         "  cminfer run models/matrix-tiny -p 'What is 345 + 78?'");
+    return CMI_EXIT_OK;
+}
+
+static int print_command_help(const char *name)
+{
+    char help[] = "--help";
+    char *argv[] = {help, NULL};
+    const command *found = find_command(name);
+    return found != NULL ? found->fn(1, argv) : unknown_command(name);
 }
 
 int main(int argc, char **argv)
 {
     if (argc < 2) {
         fputs("cminfer: a command is missing; \"cminfer help\" lists them\n", stderr);
-        return EXIT_USAGE;
+        return CMI_EXIT_USAGE;
     }
-    if (strcmp(argv[1], "--version") == 0) {
-        return print_version();
+    const char *name = argv[1];
+    if (strcmp(name, "--version") == 0 || strcmp(name, "version") == 0) {
+        puts("cminfer " CMI_VERSION);
+        return CMI_EXIT_OK;
     }
-    if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0) {
-        return print_help();
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+        return argc > 2 ? print_command_help(argv[2]) : print_help();
     }
-    fprintf(stderr, "cminfer: unknown command \"%s\"; \"cminfer help\" lists them\n", argv[1]);
-    return EXIT_USAGE;
+    const command *found = find_command(name);
+    return found != NULL ? found->fn(argc - 2, argv + 2) : unknown_command(name);
 }

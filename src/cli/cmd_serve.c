@@ -1,0 +1,215 @@
+/* cli/cmd_serve.c - `cminfer serve`: the OpenAI-compatible server around one engine. */
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cli/chat.h"
+#include "os/clock.h"
+#include "server/server.h"
+
+typedef struct serve_options {
+    cmi_model_options model;
+    const char *host;
+    const char *chat_template;
+    cmi_option_list served_names;
+    cmi_option_list api_keys;
+    uint32_t port;
+    uint32_t max_queued;
+    uint32_t max_body_mib;
+    uint32_t shutdown_timeout_s;
+} serve_options;
+
+static int stop_fd = -1;
+
+/* The first signal asks for a clean stop; the second finds the default action and ends the process.
+ */
+static void on_stop_signal(int signal_number)
+{
+    uint64_t one = 1;
+    ssize_t n = write(stop_fd, &one, sizeof one);
+    (void)n;
+    (void)signal_number;
+}
+
+static cmi_status watch_signals(cmi_error *err)
+{
+    stop_fd = eventfd(0, EFD_CLOEXEC);
+    if (stop_fd < 0) {
+        return cmi_error_set(err, CMI_ERR_IO, "cannot make an eventfd");
+    }
+    struct sigaction action = {.sa_handler = on_stop_signal, .sa_flags = (int)SA_RESETHAND};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    return CMI_OK;
+}
+
+static void wait_for_stop(void)
+{
+    struct pollfd readable = {.fd = stop_fd, .events = POLLIN};
+    while (poll(&readable, 1, -1) <= 0) {
+    }
+}
+
+static uint64_t random_seed(void)
+{
+    uint64_t seed = cmi_clock_unix_ns();
+    ssize_t n = getrandom(&seed, sizeof seed, 0);
+    (void)n; /* without the kernel's randomness the clock has to do: ids stay unique */
+    return seed;
+}
+
+/* The last part of a path, which names the model when the user does not. */
+static const char *base_name(const char *path)
+{
+    const char *name = path;
+    for (const char *at = path; *at != '\0'; at++) {
+        if (at[0] == '/' && at[1] != '\0') {
+            name = at + 1;
+        }
+    }
+    return name;
+}
+
+static cmi_status make_api(cmi_api **api_out, const serve_options *opt, const cmi_chat *chat,
+                           cmi_error *err)
+{
+    const cmi_generation_config *generation = &chat->instance->generation;
+    const char *path = opt->model.model;
+    const char *own_names[2] = {base_name(path), path};
+    bool renamed = opt->served_names.n_items > 0;
+    cmi_api_options api = {
+        .model_names = renamed ? opt->served_names.items : own_names,
+        .n_model_names = renamed ? opt->served_names.n_items : CMI_LEN(own_names),
+        .model_root = path,
+        .created_unix_s = cmi_clock_unix_ns() / 1000000000u,
+        .sampling = {.temperature = generation->temperature,
+                     .top_p = generation->top_p,
+                     .repetition_penalty = generation->repetition_penalty,
+                     .top_k = generation->top_k},
+        .tokenizer = chat->tokenizer,
+        .chat_template = chat->chat_template,
+        .id_seed = random_seed(),
+    };
+    cmi_engine_info_get(chat->engine, &api.engine);
+    return cmi_api_create(api_out, &api, err);
+}
+
+static cmi_status start_server(cmi_server **server_out, const serve_options *opt, cmi_error *err)
+{
+    const char *key = getenv("CMINFER_API_KEY");
+    cmi_option_list keys = opt->api_keys;
+    if (keys.n_items == 0 && key != NULL && key[0] != '\0') {
+        keys.items[keys.n_items++] = key;
+    }
+    cmi_server_options server = {
+        .host = opt->host,
+        .port = (uint16_t)opt->port,
+        .api_keys = keys.items,
+        .n_api_keys = keys.n_items,
+        .model_name = opt->served_names.n_items > 0 ? opt->served_names.items[0]
+                                                    : base_name(opt->model.model),
+        .id_seed = random_seed(),
+        .max_body_bytes = (size_t)opt->max_body_mib << 20,
+    };
+    return cmi_server_start(server_out, &server, err);
+}
+
+/* The port is taken first: that it is busy should be known before a model has been loaded. */
+static int serve(const serve_options *opt)
+{
+    cmi_error err = {0};
+    cmi_server *server = NULL;
+    cmi_chat chat = {0};
+    cmi_api *api = NULL;
+    signal(SIGPIPE, SIG_IGN);
+    cmi_status st = start_server(&server, opt, &err);
+    if (st == CMI_OK) {
+        cmi_engine_options engine = {.max_queued_requests = opt->max_queued};
+        st = cmi_chat_open(&chat, &opt->model, opt->chat_template, &engine, &err);
+    }
+    if (st == CMI_OK) {
+        st = make_api(&api, opt, &chat, &err);
+    }
+    if (st == CMI_OK) {
+        st = cmi_server_attach(server, api, chat.engine, &err);
+    }
+    if (st == CMI_OK) {
+        st = watch_signals(&err);
+    }
+    if (st == CMI_OK) {
+        cmi_log(CMI_LOG_INFO, "serving %s at http://%s:%u/v1", opt->model.model, opt->host,
+                cmi_server_port(server));
+        wait_for_stop();
+        cmi_log(CMI_LOG_INFO, "stopping");
+    }
+    cmi_server_stop(server, opt->shutdown_timeout_s * UINT64_C(1000000000));
+    cmi_api_destroy(api);
+    cmi_chat_close(&chat);
+    return st == CMI_OK ? CMI_EXIT_OK : cmi_cli_fail(&err);
+}
+
+static void print_help(const cmi_option *own, const cmi_option *model)
+{
+    printf("Usage: cminfer serve MODEL [OPTION]...\n"
+           "\n"
+           "Serves the OpenAI API at http://HOST:PORT/v1 until SIGINT or SIGTERM.\n");
+    cmi_options_print("Server:", own);
+    cmi_options_print("Model:", model);
+    printf("\nExamples:\n"
+           "  cminfer serve models/matrix-tiny\n"
+           "  cminfer serve /data/DeepSeek-V2-Lite --host 0.0.0.0 --api-key secret --threads 32\n");
+}
+
+int cmi_cmd_serve(int argc, char **argv)
+{
+    serve_options opt = {.host = "127.0.0.1", .port = 8000, .max_body_mib = 10};
+    cmi_option model_table[CMI_MODEL_OPTION_ROWS];
+    cmi_model_options_table(model_table, &opt.model);
+    const cmi_option own_table[] = {
+        {"host", "ADDRESS", "to listen on (default 127.0.0.1; 0.0.0.0 for all)", CMI_OPTION_TEXT,
+         &opt.host, 0, 0},
+        {"port", "N", "to listen on (default 8000; 0: any free one)", CMI_OPTION_UINT, &opt.port, 0,
+         65535},
+        {"served-model-name|alias", "NAME",
+         "name of the model in the API, may be given several times\n"
+         "(default: the last part of MODEL, and MODEL)",
+         CMI_OPTION_LIST, &opt.served_names, 0, 0},
+        {"api-key", "KEY",
+         "clients must send it as a bearer token; may be given several\n"
+         "times (default: $CMINFER_API_KEY, or no key)",
+         CMI_OPTION_LIST, &opt.api_keys, 0, 0},
+        {"max-num-queued-reqs|max-queued-requests", "N",
+         "requests that may wait, more get 429 (default 1024)", CMI_OPTION_UINT, &opt.max_queued, 1,
+         1 << 20},
+        {"max-body-mib", "N", "largest request body (default 10)", CMI_OPTION_UINT,
+         &opt.max_body_mib, 1, 1024},
+        {"shutdown-timeout", "SECONDS", "for running requests after SIGTERM (default 0)",
+         CMI_OPTION_UINT, &opt.shutdown_timeout_s, 0, 86400},
+        {"chat-template", "FILE", "a Jinja template (or its text) instead of the model's own",
+         CMI_OPTION_TEXT, &opt.chat_template, 0, 0},
+        {0},
+    };
+    const cmi_option *const tables[] = {own_table, model_table, NULL};
+    cmi_command_line line = {
+        .tables = tables, .positional = &opt.model.model, .n_positional_max = 1};
+    cmi_error err = {0};
+    cmi_status st = cmi_options_parse(&line, argc, argv, &err);
+    if (st == CMI_ERR_CANCELLED) {
+        print_help(own_table, model_table);
+        return CMI_EXIT_OK;
+    }
+    if (st == CMI_OK && opt.model.model == NULL) {
+        st = cmi_error_set(&err, CMI_ERR_INVALID, "serve needs a model directory");
+    }
+    if (st != CMI_OK) {
+        cmi_cli_fail(&err);
+        return CMI_EXIT_USAGE;
+    }
+    return serve(&opt);
+}

@@ -1,0 +1,46 @@
+/* cli/commands.h - the subcommands, and what those that run a model have in common. */
+#ifndef CMI_CLI_COMMANDS_H
+#define CMI_CLI_COMMANDS_H
+
+#include "base/buf.h"
+#include "cli/options.h"
+#include "engine/instance.h"
+
+/* Exit statuses. */
+enum { CMI_EXIT_OK = 0, CMI_EXIT_FAILED = 1, CMI_EXIT_USAGE = 2 };
+
+/* A command gets its arguments without "cminfer COMMAND" and returns the exit status. */
+typedef int cmi_command_fn(int argc, char **argv);
+
+int cmi_cmd_run(int argc, char **argv);
+int cmi_cmd_serve(int argc, char **argv);
+int cmi_cmd_score(int argc, char **argv);
+int cmi_cmd_eval(int argc, char **argv);
+
+/* Prints "cminfer: LINE" to standard error and returns CMI_EXIT_FAILED, or CMI_EXIT_USAGE for wrong
+ * options. */
+int cmi_cli_fail(const cmi_error *err);
+
+/* What --dtype, --threads, --isa, --max-num-batched-tokens, --max-model-len and MODEL said. */
+typedef struct cmi_model_options {
+    const char *model;
+    const char *dtype;
+    const char *isa;
+    uint32_t n_threads;
+    uint32_t max_num_batched_tokens;
+    uint32_t max_model_len;
+} cmi_model_options;
+
+enum { CMI_MODEL_OPTION_ROWS = 7 };
+
+/* Fills table (with its end mark) with the options above, to be stored in opt. */
+void cmi_model_options_table(cmi_option table[CMI_MODEL_OPTION_ROWS], cmi_model_options *opt);
+
+/* Finds the model's directory and opens it, with a progress bar when standard error is a terminal
+ * and a line that says what is in use. dir_out receives the directory (initialized here, deinit it
+ * always). */
+CMI_NODISCARD cmi_status cmi_cli_open_model(cmi_instance **instance_out, cmi_buf *dir_out,
+                                            const cmi_model_options *opt, bool with_mtp,
+                                            cmi_error *err);
+
+#endif

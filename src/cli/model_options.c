@@ -1,0 +1,121 @@
+/* cli/model_options.c - the options of every command that runs a model. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/progress.h"
+#include "model/model_dir.h"
+
+int cmi_cli_fail(const cmi_error *err)
+{
+    fprintf(stderr, "cminfer: %s\n", err->text);
+    return CMI_EXIT_FAILED;
+}
+
+void cmi_model_options_table(cmi_option table[CMI_MODEL_OPTION_ROWS], cmi_model_options *opt)
+{
+    *opt = (cmi_model_options){.dtype = "auto", .isa = "auto"};
+    const cmi_option rows[CMI_MODEL_OPTION_ROWS] = {
+        {"model|model-path|m", "DIR", "the model, instead of the first argument", CMI_OPTION_TEXT,
+         &opt->model, 0, 0},
+        {"dtype", "TYPE",
+         "bf16: BF16 weights and KV (the default: auto)\n"
+         "f32: float32 throughout, twice the memory, for verification",
+         CMI_OPTION_TEXT, &opt->dtype, 0, 0},
+        {"threads|t", "N", "computing threads (default: one for each processor)", CMI_OPTION_UINT,
+         &opt->n_threads, 1, 1024},
+        {"isa", "ISA", "ref, avx2, avx512 or neon: use at most this (default: the best there is)",
+         CMI_OPTION_TEXT, &opt->isa, 0, 0},
+        {"max-num-batched-tokens|chunked-prefill-size|max-prefill-tokens|b", "N",
+         "tokens of one step, the chunk of a prompt (default 512)", CMI_OPTION_UINT,
+         &opt->max_num_batched_tokens, 1, 65536},
+        {"max-model-len|context-length|c", "N",
+         "tokens of prompt and answer together (default: the model's,\n"
+         "or what fits in memory if that is less)",
+         CMI_OPTION_UINT, &opt->max_model_len, 2, UINT32_MAX},
+        {NULL, NULL, NULL, CMI_OPTION_FLAG, NULL, 0, 0},
+    };
+    memcpy(table, rows, sizeof rows);
+}
+
+static cmi_status parse_types(cmi_instance_options *instance, const cmi_model_options *opt,
+                              cmi_error *err)
+{
+    if (strcmp(opt->dtype, "bf16") == 0 || strcmp(opt->dtype, "bfloat16") == 0 ||
+        strcmp(opt->dtype, "auto") == 0) {
+        instance->dtype = CMI_DTYPE_BF16;
+    } else if (strcmp(opt->dtype, "f32") == 0 || strcmp(opt->dtype, "float32") == 0 ||
+               strcmp(opt->dtype, "float") == 0) {
+        instance->dtype = CMI_DTYPE_F32;
+    } else {
+        return cmi_error_set(err, CMI_ERR_INVALID, "--dtype takes bf16, f32 or auto, not \"%s\"",
+                             opt->dtype);
+    }
+    if (strcmp(opt->isa, "auto") == 0) {
+        instance->isa = cmi_isa_best(cmi_cpu_flags());
+    } else if (!cmi_isa_parse(opt->isa, &instance->isa)) {
+        return cmi_error_set(err, CMI_ERR_INVALID,
+                             "--isa takes ref, avx2, avx512 or neon, not \"%s\"", opt->isa);
+    }
+    return CMI_OK;
+}
+
+static cmi_status find_model(cmi_buf *dir_out, const cmi_model_options *opt, cmi_error *err)
+{
+    if (opt->model == NULL) {
+        return cmi_error_set(err, CMI_ERR_INVALID,
+                             "a model directory is missing, for example models/matrix-tiny");
+    }
+    cmi_model_dir_env env = {.hf_hub_cache = getenv("HF_HUB_CACHE"),
+                             .hf_home = getenv("HF_HOME"),
+                             .xdg_cache_home = getenv("XDG_CACHE_HOME"),
+                             .home = getenv("HOME")};
+    return cmi_model_dir_resolve(dir_out, opt->model, &env, err);
+}
+
+static void say_what_is_in_use(const cmi_instance *instance, const char *dir)
+{
+    if (instance->isa == CMI_ISA_REF) {
+        cmi_log(CMI_LOG_WARN,
+                "this processor (or --isa) has no AVX2: the slow reference kernels run");
+    }
+    cmi_log(
+        CMI_LOG_INFO,
+        "model %s: dtype %s, isa %s, threads %u, weights %.2f GiB%s, KV %.2f GiB for %u tokens, "
+        "scratch %.2f GiB, chunk %u",
+        dir, cmi_dtype_name(instance->dtype), cmi_isa_name(instance->isa),
+        cmi_team_size(instance->team), (double)instance->weights->n_bytes / (1 << 30),
+        instance->weights->mtp != NULL ? " with the MTP layer" : "",
+        (double)instance->kv_bytes / (1 << 30), instance->max_model_len,
+        (double)instance->scratch_bytes / (1 << 30), instance->max_num_batched_tokens);
+}
+
+cmi_status cmi_cli_open_model(cmi_instance **instance_out, cmi_buf *dir_out,
+                              const cmi_model_options *opt, bool with_mtp, cmi_error *err)
+{
+    cmi_buf_init(dir_out, 4096);
+    cmi_progress progress;
+    cmi_instance_options instance = {.n_threads = opt->n_threads,
+                                     .max_num_batched_tokens = opt->max_num_batched_tokens,
+                                     .max_model_len = opt->max_model_len,
+                                     .with_mtp = with_mtp,
+                                     .progress = cmi_progress_bytes,
+                                     .progress_arg = &progress};
+    cmi_status st = parse_types(&instance, opt, err);
+    if (st == CMI_OK) {
+        st = find_model(dir_out, opt, err);
+    }
+    if (st != CMI_OK) {
+        return st;
+    }
+    instance.model_dir = cmi_buf_cstr(dir_out);
+    cmi_progress_start(&progress, "loading");
+    st = cmi_instance_open(instance_out, &instance, err);
+    cmi_progress_end(&progress);
+    if (st == CMI_OK) {
+        say_what_is_in_use(*instance_out, instance.model_dir);
+    }
+    return st;
+}

@@ -1,0 +1,33 @@
+#!/usr/bin/env python3
+"""`cminfer eval` on the bundled tasks in BF16, beside the float32 results that came with the model.
+
+  eval_test.py CMINFER MODEL_DIR
+
+BF16 rounds operands, so near-ties fall differently: at most 2 items fewer on any task and 1 %
+fewer over all of them.
+"""
+import json
+import subprocess
+import sys
+
+cminfer, model = sys.argv[1:3]
+command = [cminfer, "eval", model, "--tasks", f"{model}/eval.jsonl", "--dtype", "bf16", "--json"]
+run = subprocess.run(command, capture_output=True, text=True, timeout=1500)
+if run.returncode != 0:
+    sys.exit(run.stderr)
+ours = json.loads(run.stdout)["tasks"]
+with open(f"{model}/eval_results.json") as f:
+    wanted = json.load(f)["tasks"]
+assert set(ours) == set(wanted)
+all_ours = all_wanted = 0
+for task, want in wanted.items():
+    n_exact = round(want["exact_match"] * want["n"])
+    assert ours[task]["n"] == want["n"]
+    print(f"{task}: {ours[task]['n_exact']} of {want['n']}, float32 {n_exact}")
+    if ours[task]["n_exact"] < n_exact - 2:
+        sys.exit(f"{task} is more than 2 items worse")
+    all_ours += ours[task]["n_exact"]
+    all_wanted += n_exact
+print(f"all: {all_ours}, float32 {all_wanted}")
+if all_ours < 0.99 * all_wanted:
+    sys.exit("more than 1 % worse over all tasks")
