@@ -151,9 +151,13 @@ static void end_text(cmi_api_job *job, cmi_api_choice *c, cmi_api_finish finish,
     close_choice(job, c, finish, out);
 }
 
-static bool is_clients_stop(const cmi_request *request, uint32_t token_id)
+/* The model's own end token is no news to the client, even if it asked for it. */
+static bool is_clients_stop(const cmi_api_job *job, const cmi_request *request, uint32_t token_id)
 {
     const uint32_t *ids = cmi_request_stop_token_ids(request);
+    if (token_id == cmi_tokenizer_eos_id(job->api->opt.tokenizer) && !job->params.ignore_eos) {
+        return false;
+    }
     for (uint32_t i = 0; i < request->n_stop_token_ids; i++) {
         if (ids[i] == token_id) {
             return true;
@@ -186,7 +190,7 @@ static cmi_status on_finished(cmi_api_job *job, cmi_api_choice *c, const cmi_eve
     }
     bool stopped = event->finish_reason == CMI_FINISH_STOP && !job->discard_output;
     if (!c->text_done) {
-        if (stopped && is_clients_stop(c->request, event->stop_token_id)) {
+        if (stopped && is_clients_stop(job, c->request, event->stop_token_id)) {
             c->stop_token_id = event->stop_token_id;
         }
         end_text(job, c, stopped ? CMI_API_FINISH_STOP : CMI_API_FINISH_LENGTH, out);

@@ -254,6 +254,16 @@ static void a_clients_stop_token_is_named(void **state)
     }
 }
 
+static void the_models_end_token_is_no_stop_reason(void **state)
+{
+    (void)state;
+    static const answer_case cases[] = {
+        {", 'stop_token_ids': [1]", "</think>b", 0, "C{b} stop null"},
+        {", 'stop_token_ids': [1], 'ignore_eos': true", "</think>b", 0, "C{b} stop 1"},
+    };
+    check_answers(cases, CMI_LEN(cases));
+}
+
 static void whole_characters_only_are_sent(void **state)
 {
     (void)state;
@@ -430,6 +440,7 @@ int main(void)
         cmocka_unit_test(stop_strings_end_an_answer),
         cmocka_unit_test(a_stop_string_cancels_the_request),
         cmocka_unit_test(a_clients_stop_token_is_named),
+        cmocka_unit_test(the_models_end_token_is_no_stop_reason),
         cmocka_unit_test(whole_characters_only_are_sent),
         cmocka_unit_test(choices_are_interleaved),
         cmocka_unit_test(echo_repeats_the_message_that_is_continued),

@@ -142,11 +142,11 @@ static void echo_shows_the_prompts_logprobs(void **state)
     cmi_ids ids = api_byte_ids("!", 1);
     const api_script s = {.ids = ids.data, .n_ids = ids.len};
     static const char *const lists[] = {
-        "{'tokens': ['<｜begin▁of▁sentence｜>', 'Hello', '!'], 'token_logprobs': [null, -1.75, "
-        "-0.75],"
-        " 'top_logprobs': [null, {'Hello': -1.75}, {'!': -0.75}], 'text_offset': [0, 0, 5]}",
-        "{'tokens': ['<｜begin▁of▁sentence｜>', 'Hello'], 'token_logprobs': [null, -1.75],"
-        " 'top_logprobs': [null, {'Hello': -1.75}], 'text_offset': [0, 0]}",
+        "{'tokens': ['<｜begin▁of▁sentence｜>', 'Hello', '!'],"
+        " 'token_logprobs': [null, -9999.0, -0.75],"
+        " 'top_logprobs': [null, {'Hello': -9999.0}, {'!': -0.75}], 'text_offset': [0, 0, 5]}",
+        "{'tokens': ['<｜begin▁of▁sentence｜>', 'Hello'], 'token_logprobs': [null, -9999.0],"
+        " 'top_logprobs': [null, {'Hello': -9999.0}], 'text_offset': [0, 0]}",
     };
     for (int zero = 0; zero <= 1; zero++) {
         char body[200];

@@ -81,7 +81,7 @@ cmi_ids api_byte_ids(const char *text, size_t n_bytes)
 
 float api_logprob(uint32_t token_id)
 {
-    return -(float)(token_id % 8) / 4.0f;
+    return token_id == API_IMPOSSIBLE_TOKEN ? -INFINITY : -(float)(token_id % 8) / 4.0f;
 }
 
 static cmi_event token_event(const cmi_request *request, cmi_event_type type, uint32_t idx,
@@ -165,7 +165,7 @@ static void play(api_run *run, const api_script *s, const uint32_t *ids, size_t 
             }
             bool cancelled = (state[c] & CANCELLED) != 0;
             if (cancelled) { /* a token that was under way */
-                cmi_event late = token_event(r, CMI_EVENT_TOKEN, i, 1279);
+                cmi_event late = token_event(r, CMI_EVENT_TOKEN, i, API_IMPOSSIBLE_TOKEN);
                 assert_true(give(run, &late, &cancel));
                 assert_false(cancel);
             }

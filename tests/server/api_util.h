@@ -10,7 +10,12 @@
 #include "base/ids.h"
 #include "server/api.h"
 
-enum { API_CREATED = 1700000000, API_JOB_NUMBER = 5, API_MAX_MODEL_LEN = 2048 };
+enum {
+    API_CREATED = 1700000000,
+    API_IMPOSSIBLE_TOKEN = 1279,
+    API_JOB_NUMBER = 5,
+    API_MAX_MODEL_LEN = 2048
+};
 
 typedef struct api_world {
     cmi_tokenizer *tokenizer;
