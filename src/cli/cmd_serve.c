@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "cli/chat.h"
 #include "os/clock.h"
+#include "os/random.h"
 #include "server/server.h"
 
 typedef struct serve_options {
@@ -56,14 +56,6 @@ static void wait_for_stop(void)
     }
 }
 
-static uint64_t random_seed(void)
-{
-    uint64_t seed = cmi_clock_unix_ns();
-    ssize_t n = getrandom(&seed, sizeof seed, 0);
-    (void)n; /* without the kernel's randomness the clock has to do: ids stay unique */
-    return seed;
-}
-
 /* The last part of a path, which names the model when the user does not. */
 static const char *base_name(const char *path)
 {
@@ -94,7 +86,7 @@ static cmi_status make_api(cmi_api **api_out, const serve_options *opt, const cm
                      .top_k = generation->top_k},
         .tokenizer = chat->tokenizer,
         .chat_template = chat->chat_template,
-        .id_seed = random_seed(),
+        .id_seed = cmi_random_seed(),
     };
     cmi_engine_info_get(chat->engine, &api.engine);
     return cmi_api_create(api_out, &api, err);
@@ -114,7 +106,7 @@ static cmi_status start_server(cmi_server **server_out, const serve_options *opt
         .n_api_keys = keys.n_items,
         .model_name = opt->served_names.n_items > 0 ? opt->served_names.items[0]
                                                     : base_name(opt->model.model),
-        .id_seed = random_seed(),
+        .id_seed = cmi_random_seed(),
         .max_body_bytes = (size_t)opt->max_body_mib << 20,
     };
     return cmi_server_start(server_out, &server, err);

@@ -75,7 +75,8 @@ class Score(unittest.TestCase):
 
     def test_bad_prompts(self):
         for args in (["--ids", "1,x"], ["--ids", "2048"], ["--ids", ""], ["--ids", "-1"],
-                     ["--ids", "1", "--generate", "3000"], ["--ids", "1", "--max-model-len", "9000"]):
+                     ["--ids", "1", "--generate", "3000"],
+                     ["--ids", "1", "--max-model-len", "9000"]):
             result = run("score", TINY, *args)
             self.assertEqual(result.returncode, 1, args)
             self.assertEqual(result.stderr.splitlines()[-1].count("cminfer: "), 1, args)
@@ -161,7 +162,8 @@ class BrokenModels(unittest.TestCase):
             self.expect_line("model.safetensors")
 
     def test_tokenizer_that_is_wrong(self):
-        for content in (b"", b"[" * 100000, b"{}", b"\xff\xfe", b'{"model": {"type": "WordPiece"}}'):
+        for content in (b"", b"[" * 100000, b"{}", b"\xff\xfe",
+                        b'{"model": {"type": "WordPiece"}}'):
             self.replace("tokenizer.json", content)
             self.expect_line("tokenizer.json")
 
