@@ -78,6 +78,7 @@ void cmi_api_job_destroy(cmi_api_job *job); /* NULL is fine */
 
 uint32_t cmi_api_job_n_requests(const cmi_api_job *job);
 const cmi_request *cmi_api_job_request(const cmi_api_job *job, uint32_t choice);
+uint32_t cmi_api_job_n(const cmi_api_job *job); /* the parameter n: choices of each prompt */
 bool cmi_api_job_is_stream(const cmi_api_job *job);
 const char *cmi_api_job_id(const cmi_api_job *job); /* "chatcmpl-..." / "cmpl-..." */
 

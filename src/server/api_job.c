@@ -15,6 +15,11 @@ const cmi_request *cmi_api_job_request(const cmi_api_job *job, uint32_t choice)
     return job->choices[choice].request;
 }
 
+uint32_t cmi_api_job_n(const cmi_api_job *job)
+{
+    return (uint32_t)job->params.n;
+}
+
 bool cmi_api_job_is_stream(const cmi_api_job *job)
 {
     return job->params.stream;

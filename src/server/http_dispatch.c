@@ -106,7 +106,7 @@ static void observe_finished(cmi_exchange *ex, uint32_t choice_idx, const cmi_ev
     cmi_metrics_observe(m, CMI_HISTOGRAM_PARAMS_MAX_TOKENS, request->max_tokens);
     if (ex->n_open == 0) {
         cmi_metrics_observe(m, CMI_HISTOGRAM_MAX_GENERATION_TOKENS, ex->n_output_max);
-        cmi_metrics_observe(m, CMI_HISTOGRAM_PARAMS_N, ex->n_choices);
+        cmi_metrics_observe(m, CMI_HISTOGRAM_PARAMS_N, cmi_api_job_n(ex->job));
     }
 }
 
