@@ -36,7 +36,7 @@ struct cmi_team {
     cmi_team_fn *fn CMI_ALIGNED(CMI_CACHE_LINE);
     void *arg;
     uint32_t n_tasks;
-    bool stopping;
+    _Atomic bool stopping; /* a late member of the last run may look at it early */
     uint32_t n_threads;
     uint32_t n_started;
     struct member {
@@ -127,7 +127,7 @@ static void *member_main(void *arg)
     cmi_float_env_set();
     for (;;) {
         seen = wait_change(team, &team->n_runs, seen);
-        if (team->stopping) {
+        if (atomic_load(&team->stopping)) {
             return NULL;
         }
         take_tasks(team, member->worker);
@@ -193,7 +193,7 @@ void cmi_team_destroy(cmi_team *team)
     if (team == NULL) {
         return;
     }
-    team->stopping = true;
+    atomic_store(&team->stopping, true);
     announce(team);
     for (uint32_t i = 1; i <= team->n_started; i++) {
         pthread_join(team->members[i].thread, NULL);
