@@ -128,6 +128,11 @@ class BrokenModels(unittest.TestCase):
             self.config(**changes)
             self.expect_line("model.safetensors")
 
+    def test_model_larger_than_memory(self):
+        self.config(hidden_size=16384, moe_intermediate_size=16384, n_routed_experts=2048,
+                    num_hidden_layers=200)
+        self.expect_line("does not fit in memory", "GiB of weights")
+
     def test_config_that_is_wrong(self):
         for field, value in (("hidden_size", "x"), ("hidden_size", -1), ("hidden_size", 2 ** 40),
                              ("model_type", "llama"), ("n_group", 3), ("num_experts_per_tok", 17),

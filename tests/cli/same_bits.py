@@ -7,6 +7,7 @@ With QEMU (qemu-x86_64) the program also runs on an emulated processor without A
 that proves that dispatch emits nothing such a processor lacks, and that its bits are the same.
 """
 import json
+import os
 import subprocess
 import sys
 
@@ -23,20 +24,22 @@ def score(command, model, ids, generate, options):
 def main(cminfer, model, qemu=""):
     with open(f"{model}/golden.json") as f:
         prompts = {p["name"]: p["ids"] for p in json.load(f)["prompts"]}
-    ids = prompts["recall_long"][:300]
+    # three pages of KV; under a sanitizer two, and no emulator on top of it
+    few = bool(os.environ.get("CMI_FEW"))
+    ids = prompts["recall_long"][: 70 if few else 140]
     variants = [["--threads", "1"], ["--threads", "1"], ["--threads", "2"], ["--threads", "4"]]
     variants += [["--threads", "2", "--max-num-batched-tokens", n] for n in ("1", "7", "64", "512")]
     variants += [["--threads", "2", "--isa", isa] for isa in ("ref", "avx2", "avx512")]
     n_compared = 0
     for dtype in ("bf16", "f32"):
-        want = score([cminfer], model, ids, 16, ["--dtype", dtype])
-        assert want.count(b"\n") == len(ids) + 16
+        want = score([cminfer], model, ids, 8, ["--dtype", dtype])
+        assert want.count(b"\n") == len(ids) + 8
         for variant in variants:
-            got = score([cminfer], model, ids, 16, ["--dtype", dtype, *variant])
+            got = score([cminfer], model, ids, 8, ["--dtype", dtype, *variant])
             if got != want:
                 sys.exit(f"other bytes with --dtype {dtype} {' '.join(variant)}")
             n_compared += 1
-        if qemu:
+        if qemu and not few:
             want = score([cminfer], model, ids[:20], 2, ["--dtype", dtype])
             for cpu in ("Nehalem", "Haswell"):
                 got = score([qemu, "-cpu", cpu, cminfer], model, ids[:20], 2, ["--dtype", dtype])
