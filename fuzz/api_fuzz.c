@@ -72,7 +72,7 @@ static void check_stream(const cmi_buf *out, bool complete)
     const char *end = at + out->len;
     bool is_done = false;
     while (at < end) {
-        const char *stop = memmem(at, (size_t)(end - at), "\n\n", 2);
+        const char *stop = strstr(at, "\n\n"); /* and no NUL before it */
         assert(!is_done && stop != NULL && strncmp(at, "data: ", 6) == 0);
         is_done = strncmp(at, done, sizeof done - 1) == 0;
         if (!is_done) {
