@@ -13,8 +13,12 @@ ready_deadline_s=60
 answer_deadline_s=60
 url=http://127.0.0.1:$port
 server_pid=
+# The server's own lines wait here until the answer has been shown, so that they do not mix.
+server_log=$(mktemp)
+trap 'rm -f "$server_log"' EXIT
 
 fail() {
+    cat "$server_log" >&2
     echo "run: $*" >&2
     exit 1
 }
@@ -53,6 +57,7 @@ check_port() {
 
 stop_server() {
     trap - EXIT INT TERM HUP
+    rm -f "$server_log"
     if [ -n "$server_pid" ] && kill -TERM "$server_pid" 2>/dev/null; then
         wait "$server_pid"
     fi
@@ -61,7 +66,7 @@ stop_server() {
 # In its own process group, so that Ctrl-C reaches it once, as the TERM of stop_server.
 start_server() {
     set -m
-    build/cminfer serve "$model" --port "$port" &
+    build/cminfer serve "$model" --port "$port" 2>"$server_log" &
     server_pid=$!
     set +m
     trap 'stop_server' EXIT
@@ -141,6 +146,7 @@ if [ "${ASK_ONCE:-}" = 1 ]; then
     exit 0
 fi
 show_address
+tail -n +1 -f --pid="$server_pid" "$server_log" >&2 &
 wait "$server_pid"
 status=$?
 server_pid=
