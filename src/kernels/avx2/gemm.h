@@ -26,7 +26,7 @@ enum {
     GEMM_GROUP_BYTES = 4 * GEMM_BLOCK_BYTES, /* of a row, between prefetches */
     GEMM_ROWS = 6,
     GEMM_COLS = 4,
-    GEMM_PANEL_COLS_MIN = 16, /* a multiple of 8 */
+    GEMM_PANEL_COLS_MIN = 32, /* a multiple of 8 */
     GEMM_PANEL_COLS = 32,
     GEMM_PANEL_BYTES = 384 << 10,
     GEMM_PACKED_BYTES = 12 << 10,
@@ -34,7 +34,7 @@ enum {
 
 typedef struct gemm_kind {
     size_t element_bytes;
-    int n_phases;                                /* multiply-adds of half a step */
+    int n_phases;                                /* multiply-adds of half a step: 1 or 2 */
     __m256 (*operand)(__m256i block, int phase); /* what they multiply */
 } gemm_kind;
 
@@ -61,6 +61,32 @@ typedef struct gemm_range {
 /* The lanes of a row tile's sums. */
 typedef CMI_ALIGNED(32) float gemm_sums[GEMM_ROWS][GEMM_PANEL_COLS][CMI_LANES];
 
+/* v, in a register: a compiler left alone reads an operand that is used twice from memory twice,
+ * and loads are what is short here (64 or 77 % of the arithmetic peak). */
+static inline __m256 gemm_keep(__m256 v)
+{
+    __asm__("" : "+x"(v));
+    return v;
+}
+
+/* One multiply-add of half a step: a block of each row of W with the next registers of X. */
+static CMI_ALWAYS_INLINE void gemm_phase(const gemm_kind kind, __m256 acc[GEMM_ROWS][GEMM_COLS],
+                                         const __m256 *x, const char *const *w, size_t offset,
+                                         const uint32_t n_rows, const uint32_t n_cols,
+                                         const int phase)
+{
+    __m256 w_block[GEMM_COLS];
+    for (uint32_t c = 0; c < n_cols; c++) {
+        w_block[c] = kind.operand(_mm256_loadu_si256((const __m256i *)(w[c] + offset)), phase);
+    }
+    for (uint32_t r = 0; r < n_rows; r++) {
+        const __m256 x_block = gemm_keep(x[r]);
+        for (uint32_t c = 0; c < n_cols; c++) {
+            acc[r][c] = _mm256_fmadd_ps(x_block, w_block[c], acc[r][c]);
+        }
+    }
+}
+
 /* Adds whole blocks of W to half of the lanes. lanes: those of the tile's first row and column. */
 static CMI_ALWAYS_INLINE const char *gemm_half(const gemm_kind kind, const __m256 *x,
                                                const char *const *w_rows, size_t n_bytes,
@@ -82,19 +108,11 @@ static CMI_ALWAYS_INLINE const char *gemm_half(const gemm_kind kind, const __m25
         ahead += ahead_bytes;
         const size_t stop = CMI_MIN(offset + GEMM_GROUP_BYTES, n_bytes);
         for (; offset < stop; offset += GEMM_BLOCK_BYTES) {
-            for (int phase = 0; phase < kind.n_phases; phase++) {
-                __m256 w_block[GEMM_COLS];
-                for (uint32_t c = 0; c < n_cols; c++) {
-                    w_block[c] =
-                        kind.operand(_mm256_loadu_si256((const __m256i *)(w[c] + offset)), phase);
-                }
-                for (uint32_t r = 0; r < n_rows; r++) {
-                    for (uint32_t c = 0; c < n_cols; c++) {
-                        acc[r][c] = _mm256_fmadd_ps(x[r], w_block[c], acc[r][c]);
-                    }
-                }
-                x += n_rows;
+            gemm_phase(kind, acc, x, w, offset, n_rows, n_cols, 0);
+            if (kind.n_phases > 1) {
+                gemm_phase(kind, acc, x + n_rows, w, offset, n_rows, n_cols, 1);
             }
+            x += (uint32_t)kind.n_phases * n_rows;
         }
     }
     for (uint32_t c = 0; c < n_cols; c++) {

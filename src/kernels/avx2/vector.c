@@ -36,8 +36,12 @@ void cmi_round_bf16_avx2(const float *x, uint32_t n, cmi_bf16 *y)
 
 void cmi_widen_bf16_avx2(const cmi_bf16 *x, uint32_t n, float *y)
 {
-    for (size_t i = 0; i < n; i += LANES_HALF) {
-        lanes_store(y, i, n, lanes_load_bf16(x, i, n));
+    size_t i = 0;
+    for (; i + LANES_HALF <= n; i += LANES_HALF) {
+        _mm256_storeu_ps(y + i, lanes_load_bf16(x, i, n));
+    }
+    for (; i < n; i++) {
+        y[i] = cmi_bf16_to_f32(x[i]);
     }
 }
 

@@ -31,8 +31,8 @@ enum {
 
 typedef struct gemm_kind {
     size_t element_bytes;
-    int n_phases;                                               /* multiply-adds of a step */
-    __m512i (*operand)(__m512i block, int phase);               /* what they multiply */
+    int n_phases;                                 /* multiply-adds of a step: 1 or 2 */
+    __m512i (*operand)(__m512i block, int phase); /* what they multiply */
     __m512 (*multiply_add)(__m512 lanes, __m512i x, __m512i w); /* lanes + x * w */
 } gemm_kind;
 
@@ -54,22 +54,32 @@ typedef struct gemm_pass {
 /* The lanes of up to 16 columns' sums. */
 typedef CMI_ALIGNED(64) float gemm_sums[GEMM_ROWS][CMI_LANES][CMI_LANES];
 
+/* One multiply-add of a step. */
+static CMI_ALWAYS_INLINE void gemm_phase(const gemm_kind kind, __m512 acc[GEMM_ROWS][GEMM_COLS],
+                                         const char *x, size_t x_row_bytes, const char *const *w,
+                                         size_t offset, const uint32_t n_rows, __mmask64 mask,
+                                         const int phase)
+{
+    __m512i w_block[GEMM_COLS];
+    for (uint32_t c = 0; c < GEMM_COLS; c++) {
+        w_block[c] = kind.operand(_mm512_maskz_loadu_epi8(mask, w[c] + offset), phase);
+    }
+    for (uint32_t r = 0; r < n_rows; r++) {
+        __m512i x_block = _mm512_maskz_loadu_epi8(mask, x + r * x_row_bytes + offset);
+        x_block = kind.operand(x_block, phase);
+        for (uint32_t c = 0; c < GEMM_COLS; c++) {
+            acc[r][c] = kind.multiply_add(acc[r][c], x_block, w_block[c]);
+        }
+    }
+}
+
 static CMI_ALWAYS_INLINE void gemm_step(const gemm_kind kind, __m512 acc[GEMM_ROWS][GEMM_COLS],
                                         const char *x, size_t x_row_bytes, const char *const *w,
                                         size_t offset, const uint32_t n_rows, __mmask64 mask)
 {
-    for (int phase = 0; phase < kind.n_phases; phase++) {
-        __m512i w_block[GEMM_COLS];
-        for (uint32_t c = 0; c < GEMM_COLS; c++) {
-            w_block[c] = kind.operand(_mm512_maskz_loadu_epi8(mask, w[c] + offset), phase);
-        }
-        for (uint32_t r = 0; r < n_rows; r++) {
-            __m512i x_block = _mm512_maskz_loadu_epi8(mask, x + r * x_row_bytes + offset);
-            x_block = kind.operand(x_block, phase);
-            for (uint32_t c = 0; c < GEMM_COLS; c++) {
-                acc[r][c] = kind.multiply_add(acc[r][c], x_block, w_block[c]);
-            }
-        }
+    gemm_phase(kind, acc, x, x_row_bytes, w, offset, n_rows, mask, 0);
+    if (kind.n_phases > 1) {
+        gemm_phase(kind, acc, x, x_row_bytes, w, offset, n_rows, mask, 1);
     }
 }
 
