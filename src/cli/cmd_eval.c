@@ -226,8 +226,6 @@ static int evaluate(const eval_options *opt)
 int cmi_cmd_eval(int argc, char **argv)
 {
     eval_options opt = {.max_tokens = 200};
-    cmi_option model_table[CMI_MODEL_OPTION_ROWS];
-    cmi_model_options_table(model_table, &opt.model);
     const cmi_option own_table[] = {
         {"tasks", "FILE", "the items, one JSON object a line", CMI_OPTION_TEXT, &opt.tasks, 0, 0},
         {"max-tokens", "N", "longest answer in tokens (default 200)", CMI_OPTION_UINT,
@@ -241,21 +239,12 @@ int cmi_cmd_eval(int argc, char **argv)
          CMI_OPTION_TEXT, &opt.chat_template, 0, 0},
         {0},
     };
-    const cmi_option *const tables[] = {own_table, model_table, NULL};
-    cmi_command_line line = {
-        .tables = tables, .positional = &opt.model.model, .n_positional_max = 1};
-    cmi_error err = {0};
-    cmi_status st = cmi_options_parse(&line, argc, argv, &err);
-    if (st == CMI_ERR_CANCELLED) {
-        print_help(own_table, model_table);
-        return CMI_EXIT_OK;
+    int exit_status;
+    if (!cmi_cli_parse(own_table, &opt.model, print_help, argc, argv, &exit_status)) {
+        return exit_status;
     }
-    if (st == CMI_OK && opt.tasks == NULL) {
-        st = cmi_error_set(&err, CMI_ERR_INVALID, "eval needs --tasks FILE.jsonl");
-    }
-    if (st != CMI_OK) {
-        cmi_cli_fail(&err);
-        return CMI_EXIT_USAGE;
+    if (opt.tasks == NULL) {
+        return cmi_cli_usage("eval needs --tasks FILE.jsonl");
     }
     return evaluate(&opt);
 }

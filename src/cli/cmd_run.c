@@ -276,8 +276,6 @@ static void print_help(const cmi_option *own, const cmi_option *model)
 int cmi_cmd_run(int argc, char **argv)
 {
     run_options opt = {.temperature = -1, .top_p = -1};
-    cmi_option model_table[CMI_MODEL_OPTION_ROWS];
-    cmi_model_options_table(model_table, &opt.model);
     const cmi_option own_table[] = {
         {"prompt|p", "TEXT", "ask this and leave", CMI_OPTION_TEXT, &opt.prompt, 0, 0},
         {"system", "TEXT", "a system message at the start", CMI_OPTION_TEXT, &opt.system, 0, 0},
@@ -296,18 +294,9 @@ int cmi_cmd_run(int argc, char **argv)
          &opt.verbose, 0, 0},
         {0},
     };
-    const cmi_option *const tables[] = {own_table, model_table, NULL};
-    cmi_command_line line = {
-        .tables = tables, .positional = &opt.model.model, .n_positional_max = 1};
-    cmi_error err = {0};
-    cmi_status st = cmi_options_parse(&line, argc, argv, &err);
-    if (st == CMI_ERR_CANCELLED) {
-        print_help(own_table, model_table);
-        return CMI_EXIT_OK;
-    }
-    if (st != CMI_OK) {
-        cmi_cli_fail(&err);
-        return CMI_EXIT_USAGE;
+    int exit_status;
+    if (!cmi_cli_parse(own_table, &opt.model, print_help, argc, argv, &exit_status)) {
+        return exit_status;
     }
     return run(&opt);
 }

@@ -228,8 +228,6 @@ static void print_help(const cmi_option *own, const cmi_option *model)
 int cmi_cmd_score(int argc, char **argv)
 {
     score_options opt = {.top = 5};
-    cmi_option model_table[CMI_MODEL_OPTION_ROWS];
-    cmi_model_options_table(model_table, &opt.model);
     const cmi_option own_table[] = {
         {"ids", "1,2,3", "token ids to score", CMI_OPTION_TEXT, &opt.ids, 0, 0},
         {"text", "TEXT", "text to score; special tokens in it are read as such", CMI_OPTION_TEXT,
@@ -242,25 +240,17 @@ int cmi_cmd_score(int argc, char **argv)
          CMI_OPTION_FLAG, &opt.drafts, 0, 0},
         {0},
     };
-    const cmi_option *const tables[] = {own_table, model_table, NULL};
-    cmi_command_line line = {
-        .tables = tables, .positional = &opt.model.model, .n_positional_max = 1};
+    int exit_status;
+    if (!cmi_cli_parse(own_table, &opt.model, print_help, argc, argv, &exit_status)) {
+        return exit_status;
+    }
+    if ((opt.ids == NULL) == (opt.text == NULL)) {
+        return cmi_cli_usage("score needs --ids or --text, one of them");
+    }
     cmi_error err = {0};
-    cmi_status st = cmi_options_parse(&line, argc, argv, &err);
-    if (st == CMI_ERR_CANCELLED) {
-        print_help(own_table, model_table);
-        return CMI_EXIT_OK;
-    }
-    if (st == CMI_OK && (opt.ids == NULL) == (opt.text == NULL)) {
-        st = cmi_error_set(&err, CMI_ERR_INVALID, "score needs --ids or --text, one of them");
-    }
-    if (st != CMI_OK) {
-        cmi_cli_fail(&err);
-        return CMI_EXIT_USAGE;
-    }
     cmi_instance *instance = NULL;
     cmi_buf dir;
-    st = cmi_cli_open_model(&instance, &dir, &opt.model, opt.drafts, &err);
+    cmi_status st = cmi_cli_open_model(&instance, &dir, &opt.model, opt.drafts, &err);
     if (st == CMI_OK) {
         st = score(&opt, instance, cmi_buf_cstr(&dir), &err);
     }

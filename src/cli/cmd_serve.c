@@ -161,8 +161,6 @@ static void print_help(const cmi_option *own, const cmi_option *model)
 int cmi_cmd_serve(int argc, char **argv)
 {
     serve_options opt = {.host = "127.0.0.1", .port = 8000, .max_body_mib = 10};
-    cmi_option model_table[CMI_MODEL_OPTION_ROWS];
-    cmi_model_options_table(model_table, &opt.model);
     const cmi_option own_table[] = {
         {"host", "ADDRESS", "to listen on (default 127.0.0.1; 0.0.0.0 for all)", CMI_OPTION_TEXT,
          &opt.host, 0, 0},
@@ -187,21 +185,12 @@ int cmi_cmd_serve(int argc, char **argv)
          CMI_OPTION_TEXT, &opt.chat_template, 0, 0},
         {0},
     };
-    const cmi_option *const tables[] = {own_table, model_table, NULL};
-    cmi_command_line line = {
-        .tables = tables, .positional = &opt.model.model, .n_positional_max = 1};
-    cmi_error err = {0};
-    cmi_status st = cmi_options_parse(&line, argc, argv, &err);
-    if (st == CMI_ERR_CANCELLED) {
-        print_help(own_table, model_table);
-        return CMI_EXIT_OK;
+    int exit_status;
+    if (!cmi_cli_parse(own_table, &opt.model, print_help, argc, argv, &exit_status)) {
+        return exit_status;
     }
-    if (st == CMI_OK && opt.model.model == NULL) {
-        st = cmi_error_set(&err, CMI_ERR_INVALID, "serve needs a model directory");
-    }
-    if (st != CMI_OK) {
-        cmi_cli_fail(&err);
-        return CMI_EXIT_USAGE;
+    if (opt.model.model == NULL) {
+        return cmi_cli_usage("serve needs a model directory");
     }
     return serve(&opt);
 }

@@ -31,10 +31,16 @@ typedef struct cmi_model_options {
     uint32_t max_model_len;
 } cmi_model_options;
 
-enum { CMI_MODEL_OPTION_ROWS = 7 };
+/* Prints a command's usage; called with its own options and those above. */
+typedef void cmi_help_fn(const cmi_option *own, const cmi_option *model);
 
-/* Fills table (with its end mark) with the options above, to be stored in opt. */
-void cmi_model_options_table(cmi_option table[CMI_MODEL_OPTION_ROWS], cmi_model_options *opt);
+/* Parses the arguments of a command that takes a model. own ends with a row without names.
+ * False: the command is over, after --help or a wrong option, with *exit_status_out. */
+CMI_NODISCARD bool cmi_cli_parse(const cmi_option *own, cmi_model_options *opt, cmi_help_fn *help,
+                                 int argc, char **argv, int *exit_status_out);
+
+/* Prints "cminfer: LINE" for a wrong combination of options and returns CMI_EXIT_USAGE. */
+int cmi_cli_usage(const char *line);
 
 /* Finds the model's directory and opens it, with a progress bar when standard error is a terminal
  * and a line that says what is in use. dir_out receives the directory (initialized here, deinit it

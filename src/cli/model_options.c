@@ -14,10 +14,19 @@ int cmi_cli_fail(const cmi_error *err)
     return CMI_EXIT_FAILED;
 }
 
-void cmi_model_options_table(cmi_option table[CMI_MODEL_OPTION_ROWS], cmi_model_options *opt)
+int cmi_cli_usage(const char *line)
+{
+    fprintf(stderr, "cminfer: %s\n", line);
+    return CMI_EXIT_USAGE;
+}
+
+enum { MODEL_OPTION_ROWS = 7 };
+
+/* Fills the table (with its end mark) with options that are stored in opt. */
+static void make_table(cmi_option table[MODEL_OPTION_ROWS], cmi_model_options *opt)
 {
     *opt = (cmi_model_options){.dtype = "auto", .isa = "auto"};
-    const cmi_option rows[CMI_MODEL_OPTION_ROWS] = {
+    const cmi_option rows[MODEL_OPTION_ROWS] = {
         {"model|model-path|m", "DIR", "the model, instead of the first argument", CMI_OPTION_TEXT,
          &opt->model, 0, 0},
         {"dtype", "TYPE",
@@ -38,6 +47,24 @@ void cmi_model_options_table(cmi_option table[CMI_MODEL_OPTION_ROWS], cmi_model_
         {NULL, NULL, NULL, CMI_OPTION_FLAG, NULL, 0, 0},
     };
     memcpy(table, rows, sizeof rows);
+}
+
+bool cmi_cli_parse(const cmi_option *own, cmi_model_options *opt, cmi_help_fn *help, int argc,
+                   char **argv, int *exit_status_out)
+{
+    cmi_option model[MODEL_OPTION_ROWS];
+    cmi_error err = {0};
+    make_table(model, opt);
+    const cmi_option *const tables[] = {own, model, NULL};
+    cmi_command_line line = {.tables = tables, .positional = &opt->model, .n_positional_max = 1};
+    cmi_status st = cmi_options_parse(&line, argc, argv, &err);
+    if (st == CMI_ERR_CANCELLED) {
+        help(own, model);
+        *exit_status_out = CMI_EXIT_OK;
+    } else if (st != CMI_OK) {
+        *exit_status_out = cmi_cli_usage(err.text);
+    }
+    return st == CMI_OK;
 }
 
 static cmi_status parse_types(cmi_instance_options *instance, const cmi_model_options *opt,
