@@ -55,13 +55,12 @@ static cmi_jinja_node *parse_print(cmi_jinja_parser *p)
     return node != NULL && cmi_jinja_parser_next(p) ? node : NULL;
 }
 
-/* Statements until a tag with one of the names in `ends`, at which the parser then stands. Without
- * names: until the end of the template. */
-static bool parse_statements(cmi_jinja_parser *p, const char *const ends[N_ENDS],
+/* Statements until a tag with one of the names in `ends`, at which the parser then stands; `line`
+ * is where the tag before them is. Without names: until the end of the template. */
+static bool parse_statements(cmi_jinja_parser *p, uint32_t line, const char *const ends[N_ENDS],
                              cmi_jinja_nodes *nodes_out)
 {
     cmi_jinja_node_list list = {0};
-    uint32_t line = p->token.line;
     while (p->token.kind != CMI_JINJA_T_EOF) {
         cmi_jinja_node *node;
         if (p->token.kind == CMI_JINJA_T_BLOCK_BEGIN) {
@@ -97,7 +96,7 @@ static bool parse_body(cmi_jinja_parser *p, cmi_jinja_node *node, const char *co
     if (!cmi_jinja_skip_op(p, ":", &had_colon) || !cmi_jinja_enter(p)) {
         return false;
     }
-    bool ok = skip_block_end(p) && parse_statements(p, ends, body_out) &&
+    bool ok = skip_block_end(p) && parse_statements(p, node->line, ends, body_out) &&
               cmi_jinja_node_adopt_all(p, node, body_out);
     cmi_jinja_leave(p);
     return ok;
@@ -371,7 +370,7 @@ cmi_status cmi_jinja_parse(cmi_jinja **jinja_out, const char *source, size_t n, 
     cmi_strmap_init(&jinja->name_ids, 64);
     cmi_jinja_parser p = {.jinja = jinja, .err = &error};
     if (cmi_jinja_lexer_init(&p.lexer, &jinja->arena, source, n, &error) == CMI_OK &&
-        cmi_jinja_parser_next(&p) && parse_statements(&p, no_ends, &jinja->body)) {
+        cmi_jinja_parser_next(&p) && parse_statements(&p, 1, no_ends, &jinja->body)) {
         *jinja_out = jinja;
         return CMI_OK;
     }
