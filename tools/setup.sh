@@ -46,6 +46,7 @@ need_run_set() {
 
 need_test_set() {
     need_run_set
+    need_command git git
     need_command python3 python3
     need_command node nodejs
     need_command npm npm
@@ -55,7 +56,6 @@ need_test_set() {
 
 need_dev_set() {
     need_test_set
-    need_command git git
     need_command clang clang
     need_command clang-format clang-format
     need_command llvm-symbolizer llvm

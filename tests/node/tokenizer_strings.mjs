@@ -1,6 +1,11 @@
 // tokenizer_strings.mjs - strings that a tokenizer may meet, made from a seed.
 import { readdirSync, readFileSync } from 'node:fs';
 
+/** What String.toWellFormed does in newer Node: a lone surrogate becomes U+FFFD. */
+export function wellFormed(text) {
+  return text.replace(/\p{Surrogate}/gu, '\uFFFD');
+}
+
 /** A generator of random numbers (xorshift128), the same for a seed everywhere. */
 export class Random {
   constructor(seed) {
@@ -156,7 +161,7 @@ export function sourceFiles(folders, pattern, max_bytes) {
 function code(r, files) {
   const file = r.pick(files);
   const begin = r.below(file.length + 1);
-  return file.slice(begin, begin + r.length(600)).toWellFormed();
+  return wellFormed(file.slice(begin, begin + r.length(600)));
 }
 
 /** One string of some kind, or several of them glued together. */
