@@ -2,7 +2,7 @@
  * sequence. */
 #include "engine/instance.h"
 
-#include <stdio.h>
+#include <assert.h>
 
 #include "base/alloc.h"
 #include "os/host_memory.h"
@@ -48,6 +48,16 @@ static cmi_weights_options weights_options(const cmi_instance *in, const cmi_ins
                                  .progress_arg = opt->progress_arg};
 }
 
+static size_t logits_bytes(const cmi_instance *in)
+{
+    return (size_t)CMI_FORWARD_MAX_HEAD_ROWS * in->config.vocab_size * sizeof(float);
+}
+
+static size_t mtp_hidden_bytes(const cmi_instance *in)
+{
+    return (size_t)in->max_num_batched_tokens * in->config.hidden_size * sizeof(float);
+}
+
 static memory_plan plan_memory(cmi_instance *in, const cmi_instance_options *opt,
                                const cmi_kv_layout *layout)
 {
@@ -56,9 +66,8 @@ static memory_plan plan_memory(cmi_instance *in, const cmi_instance_options *opt
     return (memory_plan){
         .weights_bytes = cmi_weights_estimate_bytes(&in->config, &weights),
         .kv_bytes = (uint64_t)pages_for(in->max_model_len) * layout->page_bytes,
-        .scratch_bytes =
-            cmi_forward_estimate_bytes(&forward) +
-            CMI_FORWARD_MAX_HEAD_ROWS * (uint64_t)in->config.vocab_size * sizeof(float),
+        .scratch_bytes = cmi_forward_estimate_bytes(&forward) + logits_bytes(in) +
+                         (weights.with_mtp ? mtp_hidden_bytes(in) : 0),
     };
 }
 
@@ -81,14 +90,20 @@ static cmi_status fit_memory(cmi_instance *in, const cmi_instance_options *opt,
         in->max_model_len /= 2;
         plan = plan_memory(in, opt, layout);
     }
+    if (plan.weights_bytes > available) {
+        return cmi_error_set(err, CMI_ERR_NO_MEMORY,
+                             "%s does not fit in memory: %.1f GiB of weights as %s are needed, "
+                             "%.1f GiB are available",
+                             opt->model_dir, gib(plan.weights_bytes), cmi_dtype_name(opt->dtype),
+                             gib(available));
+    }
     uint64_t total = plan.weights_bytes + plan.kv_bytes + plan.scratch_bytes;
     if (total > available) {
         return cmi_error_set(
             err, CMI_ERR_NO_MEMORY,
-            "%s does not fit in memory: %.1f GiB of weights, %.1f GiB of KV for %u tokens and %.1f "
-            "GiB "
-            "of scratch are needed, %.1f GiB are available; try a smaller --max-model-len or "
-            "--max-num-batched-tokens",
+            "%s does not fit in memory: %.1f GiB of weights, %.1f GiB of KV for %u tokens and "
+            "%.1f GiB of scratch are needed, %.1f GiB are available; try a smaller "
+            "--max-model-len or --max-num-batched-tokens",
             opt->model_dir, gib(plan.weights_bytes), gib(plan.kv_bytes), in->max_model_len,
             gib(plan.scratch_bytes), gib(available));
     }
@@ -134,10 +149,10 @@ static cmi_status open_parts(cmi_instance *in, const cmi_instance_options *opt, 
     if (st != CMI_OK) {
         return st;
     }
-    in->logits =
-        cmi_alloc((size_t)CMI_FORWARD_MAX_HEAD_ROWS * in->config.vocab_size, sizeof(float));
-    in->mtp_hidden =
-        cmi_alloc((size_t)in->max_num_batched_tokens * in->config.hidden_size, sizeof(float));
+    in->logits = cmi_alloc(1, logits_bytes(in));
+    if (in->weights->mtp != NULL) {
+        in->mtp_hidden = cmi_alloc(1, mtp_hidden_bytes(in));
+    }
     return CMI_OK;
 }
 
@@ -233,6 +248,7 @@ static void run_span(cmi_instance *in, const cmi_sequence *seq, const uint32_t *
 cmi_status cmi_instance_step(cmi_instance *in, cmi_sequence *seq, const uint32_t *tokens,
                              uint32_t n, bool is_prefill)
 {
+    assert(n >= 1 && n <= in->max_num_batched_tokens && (is_prefill || n == 1));
     cmi_status st = grow(seq, in, seq->n_stored + n);
     if (st != CMI_OK) {
         return st;
@@ -277,6 +293,7 @@ void cmi_instance_mtp_prefill(cmi_instance *in, cmi_sequence *seq, const uint32_
 cmi_status cmi_instance_mtp_draft(cmi_instance *in, cmi_sequence *seq, uint32_t next_token,
                                   const float **logits_out)
 {
+    assert(in->weights->mtp != NULL && seq->n_stored >= 1);
     cmi_status st = grow(seq, in, seq->n_stored + 1);
     if (st != CMI_OK) {
         return st;

@@ -38,7 +38,8 @@ typedef struct cmi_instance {
     cmi_kv_pool kv_pool;
     cmi_forward *forward;
     float *logits;     /* [CMI_FORWARD_MAX_HEAD_ROWS][vocab_size] */
-    float *mtp_hidden; /* [max_num_batched_tokens][hidden_size], input of an MTP pass */
+    float *mtp_hidden; /* [max_num_batched_tokens][hidden_size], input of an MTP pass; NULL without
+                          the MTP layer */
     uint64_t kv_bytes;
     uint64_t scratch_bytes;
 } cmi_instance;
@@ -63,8 +64,8 @@ void cmi_sequence_deinit(cmi_sequence *seq, cmi_instance *instance); /* releases
 /* Gives the pages back and starts from position 0. */
 void cmi_sequence_reset(cmi_sequence *seq, cmi_instance *instance);
 
-/* Runs n tokens (1 .. max_num_batched_tokens) at positions n_stored .. of one sequence, as prompt
- * (prefill path) or generated (decode path) tokens.
+/* Runs n tokens at positions n_stored .. of one sequence: 1 .. max_num_batched_tokens of its prompt
+ * (prefill path), or 1 generated token (decode path).
  * CMI_ERR_NO_CAPACITY: no pages; CMI_ERR_TOO_LARGE: past max_model_len. Nothing changed then. */
 CMI_NODISCARD cmi_status cmi_instance_step(cmi_instance *instance, cmi_sequence *seq,
                                            const uint32_t *tokens, uint32_t n, bool is_prefill);
@@ -79,7 +80,8 @@ void cmi_instance_mtp_prefill(cmi_instance *instance, cmi_sequence *seq, const u
                               uint32_t n);
 
 /* The MTP layer's logits for the token after next_token, where next_token is to stand at position
- * n_stored; run it before next_token's own step. Errors as cmi_instance_step. */
+ * n_stored >= 1; run it before next_token's own step. Errors as cmi_instance_step. Needs
+ * weights->mtp. */
 CMI_NODISCARD cmi_status cmi_instance_mtp_draft(cmi_instance *instance, cmi_sequence *seq,
                                                 uint32_t next_token, const float **logits_out);
 

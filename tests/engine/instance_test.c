@@ -165,6 +165,34 @@ static void a_sequence_cannot_outgrow_the_context(void **state)
     cmi_instance_close(in);
 }
 
+/* Beside its KV the MTP layer takes a hidden state for every row, and twice the room for the rows'
+ * operands. */
+static void memory_of_the_mtp_layer_is_planned_when_it_is_there(void **state)
+{
+    (void)state;
+    enum { N_ROWS = 128 };
+    char dir[512];
+    uint64_t scratch_bytes[2];
+    uint32_t hidden = 0;
+    snprintf(dir, sizeof dir, "%s/matrix-tiny", getenv("CMI_MODELS"));
+    for (int with_mtp = 0; with_mtp < 2; with_mtp++) {
+        cmi_instance_options opt = {.model_dir = dir,
+                                    .dtype = CMI_DTYPE_BF16,
+                                    .n_threads = 1,
+                                    .max_num_batched_tokens = N_ROWS,
+                                    .max_model_len = 64,
+                                    .with_mtp = with_mtp == 1};
+        cmi_instance *in = NULL;
+        assert_int_equal(cmi_instance_open(&in, &opt, NULL), CMI_OK);
+        scratch_bytes[with_mtp] = in->scratch_bytes;
+        hidden = in->config.hidden_size;
+        assert_int_equal(in->mtp_hidden != NULL, with_mtp);
+        cmi_instance_close(in);
+    }
+    assert_int_equal(scratch_bytes[1] - scratch_bytes[0],
+                     N_ROWS * hidden * (sizeof(float) + sizeof(cmi_bf16)));
+}
+
 static void what_does_not_fit_is_refused_with_a_line(void **state)
 {
     (void)state;
@@ -190,6 +218,7 @@ int main(void)
         cmocka_unit_test(bf16_bits_do_not_depend_on_how_it_ran),
         cmocka_unit_test(f32_bits_do_not_depend_on_how_it_ran),
         cmocka_unit_test(a_sequence_cannot_outgrow_the_context),
+        cmocka_unit_test(memory_of_the_mtp_layer_is_planned_when_it_is_there),
         cmocka_unit_test(what_does_not_fit_is_refused_with_a_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
