@@ -1,7 +1,7 @@
 /* engine/engine.c - the queue in front of an engine and its thread.
  *
- * Lock order: engine lock, then (never both held by design) the ring's. Events are pushed without
- * the engine lock, since a push may wait. */
+ * Events are pushed without the engine lock, since a push may wait: it and the ring's lock are
+ * never held together. */
 #include "engine/engine_internal.h"
 
 #include <string.h>
@@ -64,15 +64,21 @@ bool cmi_engine_check_cancel(cmi_engine *engine)
     return end;
 }
 
-void cmi_engine_count_step(cmi_engine *engine, uint32_t n_prompt_tokens, uint32_t n_sampled)
+void cmi_engine_count_step(cmi_engine *engine, uint32_t n_rows, bool is_prefill)
 {
     pthread_mutex_lock(&engine->lock);
-    engine->stats.n_prompt_tokens += n_prompt_tokens;
-    engine->stats.n_generation_tokens += n_sampled;
+    engine->stats.n_prompt_tokens += is_prefill ? n_rows : 0;
     engine->stats.n_steps++;
-    engine->stats.n_step_tokens += n_prompt_tokens > 0 ? n_prompt_tokens : 1;
+    engine->stats.n_step_tokens += n_rows;
     engine->stats.n_kv_pages_used =
         engine->instance->kv_pool.n_pages - engine->instance->kv_pool.n_free;
+    pthread_mutex_unlock(&engine->lock);
+}
+
+void cmi_engine_count_token(cmi_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    engine->stats.n_generation_tokens++;
     pthread_mutex_unlock(&engine->lock);
 }
 

@@ -43,8 +43,9 @@ void cmi_engine_serve(cmi_engine *engine, const cmi_queued_request *queued);
  */
 bool cmi_engine_check_cancel(cmi_engine *engine);
 
-/* Adds a step to the counters. */
-void cmi_engine_count_step(cmi_engine *engine, uint32_t n_prompt_tokens, uint32_t n_sampled);
+/* Add a pass of n_rows rows, or a sampled token, to the counters. */
+void cmi_engine_count_step(cmi_engine *engine, uint32_t n_rows, bool is_prefill);
+void cmi_engine_count_token(cmi_engine *engine);
 
 /* FINISHED for a request that never ran. */
 void cmi_engine_finish_unserved(cmi_engine *engine, const cmi_queued_request *queued);

@@ -88,7 +88,7 @@ static cmi_status prefill(serving *s, bool *ended_out)
         if (st != CMI_OK) {
             return st;
         }
-        cmi_engine_count_step(engine, n, 0);
+        cmi_engine_count_step(engine, n, true);
         if (with_logprobs) {
             push_prompt_logprobs(s, at, n);
         }
@@ -115,6 +115,7 @@ static cmi_finish_reason sample_token(serving *s, const float *logits, uint32_t 
     uint32_t n_banned = s->n_output < s->request->min_tokens ? s->n_banned : 0;
     uint32_t token = cmi_sampler_sample(&engine->sampler, logits, position, s->banned, n_banned);
     cmi_sampler_accept(&engine->sampler, token);
+    cmi_engine_count_token(engine);
     if (s->n_output == 0) {
         s->first_token_ns = cmi_clock_monotonic_ns();
     }
@@ -150,14 +151,13 @@ static cmi_status generate(serving *s, cmi_finish_reason *reason_out)
         bool cancelled = cmi_engine_check_cancel(engine);
         if (reason != CMI_FINISH_NONE || cancelled) {
             *reason_out = reason != CMI_FINISH_NONE ? reason : CMI_FINISH_ABORT;
-            cmi_engine_count_step(engine, 0, 1);
             return CMI_OK;
         }
         cmi_status st = cmi_instance_step(engine->instance, &engine->sequence, &token, 1, false);
         if (st != CMI_OK) {
             return st;
         }
-        cmi_engine_count_step(engine, 0, 1);
+        cmi_engine_count_step(engine, 1, false);
         last_row = 0;
     }
 }

@@ -116,6 +116,9 @@ static void requests_run_in_order_and_end_once(void **state)
     cmi_engine_stats_get(f->engine, &stats);
     assert_int_equal(stats.n_prompt_tokens, 5 * N_PROMPT);
     assert_int_equal(stats.n_generation_tokens, 5 * 8);
+    /* chunks of 4, 4 and 2 rows; the first token comes from the last of them */
+    assert_int_equal(stats.n_steps, 5 * (3 + 7));
+    assert_int_equal(stats.n_step_tokens, 5 * (N_PROMPT + 7));
     assert_int_equal(stats.n_waiting, 0);
     assert_int_equal(stats.n_kv_pages_used, 0);
     cmi_engine_stop(f->engine);
