@@ -155,29 +155,48 @@ static float weight_of(const cmi_sampler *s, uint32_t id, float max)
     return cmi_expf_ref((s->logits[id] - max) / s->request->temperature);
 }
 
-/* Pops tokens in descending order until top_k or top_p is reached; returns how many are kept. */
+static void build_heap(cmi_sampler *s)
+{
+    for (uint32_t i = 0; i < s->vocab_size; i++) {
+        s->heap[i] = i;
+    }
+    for (uint32_t i = s->vocab_size / 2; i-- > 0;) {
+        sift_down(s->logits, s->heap, s->vocab_size, i);
+    }
+}
+
+/* Takes the largest of the n tokens left in the heap. */
+static uint32_t pop(cmi_sampler *s, uint32_t n)
+{
+    uint32_t id = s->heap[0];
+    s->heap[0] = s->heap[n - 1];
+    sift_down(s->logits, s->heap, n - 1, 0);
+    return id;
+}
+
+/* The top_k largest tokens in descending order, then as many of them as make up top_p of their
+ * weight; returns how many are kept. Without top_k no more are popped than top_p wants. */
 static uint32_t keep_largest(cmi_sampler *s, float max)
 {
     const cmi_request *r = s->request;
-    uint32_t n = s->vocab_size;
+    bool by_rank = r->top_k > 0;
+    uint32_t n_max = by_rank ? CMI_MIN(r->top_k, s->vocab_size) : s->vocab_size;
     double total = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        s->heap[i] = i;
-        total += r->top_p < 1.0f ? (double)weight_of(s, i, max) : 0;
+    build_heap(s);
+    for (uint32_t i = 0; i < n_max; i++) {
+        uint32_t id = by_rank ? pop(s, s->vocab_size - i) : i;
+        s->kept[i] = id;
+        total += r->top_p < 1.0f ? (double)weight_of(s, id, max) : 0;
     }
-    for (uint32_t i = n / 2; i-- > 0;) {
-        sift_down(s->logits, s->heap, n, i);
+    if (r->top_p == 1.0f) {
+        return n_max;
     }
-    uint32_t n_max = r->top_k > 0 ? CMI_MIN(r->top_k, n) : n;
     uint32_t n_kept = 0;
-    double wanted = r->top_p < 1.0f ? (double)r->top_p * total : INFINITY;
     double sum = 0;
-    while (n_kept < n_max && sum < wanted) {
-        s->kept[n_kept] = s->heap[0];
-        sum += (double)weight_of(s, s->heap[0], max);
+    while (n_kept < n_max && sum < (double)r->top_p * total) {
+        s->kept[n_kept] = by_rank ? s->kept[n_kept] : pop(s, s->vocab_size - n_kept);
+        sum += (double)weight_of(s, s->kept[n_kept], max);
         n_kept++;
-        s->heap[0] = s->heap[--n];
-        sift_down(s->logits, s->heap, n, 0);
     }
     return n_kept;
 }

@@ -15,7 +15,7 @@ typedef struct cmi_sampler {
     uint32_t vocab_size;
     const cmi_kernels *kernels;
     float *logits;      /* [vocab_size] working copy */
-    uint32_t *heap;     /* [vocab_size] token ids, largest logit first */
+    uint32_t *heap;     /* [vocab_size] token ids, largest logit at the root */
     uint32_t *n_output; /* [vocab_size] times a token was generated */
     bool *in_prompt;    /* [vocab_size] */
     uint32_t *kept;     /* [vocab_size] survivors of the filters, in order */
@@ -39,7 +39,8 @@ uint32_t cmi_sampler_sample(cmi_sampler *sampler, const float *logits, uint64_t 
 /* The lowest token id with the largest logit. */
 uint32_t cmi_sampler_arg_max(const float *logits, uint32_t vocab_size);
 
-/* The n largest logits, descending, ties by lower id. O(vocab_size log n), n small. */
+/* The n largest logits, descending, ties by lower id. O(vocab_size * n), and seldom more than
+ * O(vocab_size) for a small n. */
 void cmi_sampler_top(const float *logits, uint32_t vocab_size, uint32_t n, uint32_t *token_ids_out);
 
 /* ln of the sum over the vocabulary of exp(logit): a logprob is the logit minus this. */

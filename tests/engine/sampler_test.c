@@ -95,6 +95,11 @@ static void filters_keep_what_they_say(void **state)
     count_samples(&head, NULL, 0, 4000, counts);
     assert_int_equal(counts[1] + counts[3], 4000);
     head = cmi_request_defaults();
+    head.top_k = 3; /* of these three the first has 1 / (1 + 1 + e^-0.5) = 0.384 */
+    head.top_p = 0.38f;
+    count_samples(&head, NULL, 0, 4000, counts);
+    assert_int_equal(counts[1], 4000);
+    head = cmi_request_defaults();
     head.min_p = 0.5f; /* e^-0.5 = 0.61 is over it, e^-1 = 0.37 is not */
     count_samples(&head, NULL, 0, 4000, counts);
     assert_int_equal(counts[1] + counts[3] + counts[6], 4000);
