@@ -1,9 +1,9 @@
 /* os/team.c - see team.h.
  *
- * The tasks left of a run are one atomic word, with the run's number in its upper half: members and
- * owner claim a task by counting it down, and whoever has claimed one may read the run's other
- * fields, which do not change before all its tasks are done. The owner waits for tasks, not for
- * members: one that the system has not scheduled in time finds nothing left and holds nobody up.
+ * Members and owner claim a task by counting down those that are left, and whoever has claimed one
+ * may read the run's other fields, which do not change before all its tasks are done. The owner
+ * waits for tasks, not for members: one that the system has not scheduled in time finds nothing
+ * left, or joins the next run, and holds nobody up.
  * (Waiting for every member to check out made a busy two-core machine 20 times slower.)
  *
  * Sleepers wait by futex. A condition variable would cost a lock and, with short operators, most of
@@ -22,15 +22,14 @@
 #include "base/alloc.h"
 #include "base/float_env.h"
 
-/* About 20 us on a 3 GHz core: longer than the gap between two operators of a step, far shorter
- * than the gap between two requests. */
+/* 100 us on a Zen 4 core: longer than the gap between two operators of a step, far shorter than the
+ * gap between two requests. */
 enum { SPINS_BEFORE_SLEEP = 4000 };
 
 struct cmi_team {
     _Atomic uint32_t n_runs; /* begun; also counts the stop. What idle members wait on */
     _Atomic uint32_t n_sleeping;
-    /* run number << 32 | tasks not yet claimed */
-    _Atomic uint64_t run_left CMI_ALIGNED(CMI_CACHE_LINE);
+    _Atomic uint32_t n_left CMI_ALIGNED(CMI_CACHE_LINE); /* tasks not yet claimed */
     _Atomic
         uint32_t n_done CMI_ALIGNED(CMI_CACHE_LINE); /* tasks of this run; the owner waits on it */
     cmi_team_fn *fn CMI_ALIGNED(CMI_CACHE_LINE);
@@ -87,14 +86,15 @@ static uint32_t wait_change(cmi_team *team, _Atomic uint32_t *word, uint32_t see
     return now;
 }
 
-/* False: none is left. Acquire: pairs with the release of cmi_team_run, for the run's fields. */
+/* False: none is left. Acquire: pairs with the release of cmi_team_run, for the run's fields. A
+ * count from an earlier run does no harm: where the exchange succeeds, it is this run's too. */
 static bool claim_task(cmi_team *team, uint32_t *task_out)
 {
-    uint64_t left = atomic_load_explicit(&team->run_left, memory_order_relaxed);
-    while ((uint32_t)left != 0) {
-        if (atomic_compare_exchange_weak_explicit(&team->run_left, &left, left - 1,
+    uint32_t left = atomic_load_explicit(&team->n_left, memory_order_relaxed);
+    while (left != 0) {
+        if (atomic_compare_exchange_weak_explicit(&team->n_left, &left, left - 1,
                                                   memory_order_acquire, memory_order_relaxed)) {
-            *task_out = team->n_tasks - (uint32_t)left;
+            *task_out = team->n_tasks - left;
             return true;
         }
     }
@@ -155,8 +155,7 @@ void cmi_team_run(cmi_team *team, cmi_team_fn *fn, void *arg, uint32_t n_tasks)
     team->arg = arg;
     team->n_tasks = n_tasks;
     atomic_store_explicit(&team->n_done, 0, memory_order_relaxed);
-    uint64_t run = (atomic_load_explicit(&team->run_left, memory_order_relaxed) >> 32) + 1;
-    atomic_store_explicit(&team->run_left, run << 32 | n_tasks, memory_order_release);
+    atomic_store_explicit(&team->n_left, n_tasks, memory_order_release);
     announce(team);
     take_tasks(team, 0);
     uint32_t done;

@@ -43,6 +43,39 @@ static void every_task_runs_once_a_run(void **state)
     }
 }
 
+struct short_run {
+    _Atomic uint32_t n_ran;
+    uint32_t n_tasks;
+    _Atomic bool out_of_range;
+};
+
+static void short_task(void *arg, uint32_t task, uint32_t worker)
+{
+    struct short_run *run = arg;
+    (void)worker;
+    atomic_fetch_add_explicit(&run->n_ran, 1, memory_order_relaxed);
+    if (task >= run->n_tasks) {
+        atomic_store(&run->out_of_range, true);
+    }
+}
+
+/* Runs so short that members arrive late, when the next one has begun. */
+static void a_late_member_takes_no_task_of_a_run_that_is_over(void **state)
+{
+    (void)state;
+    enum { N_RUNS = 20000 };
+    cmi_team *team = NULL;
+    cmi_error err;
+    assert_int_equal(cmi_team_create(&team, 4, &err), CMI_OK);
+    for (uint32_t i = 0; i < N_RUNS; i++) {
+        struct short_run run = {.n_tasks = 2 + i % 3};
+        cmi_team_run(team, short_task, &run, run.n_tasks);
+        assert_int_equal(run.n_ran, run.n_tasks);
+        assert_false(run.out_of_range);
+    }
+    cmi_team_destroy(team);
+}
+
 static void a_bad_size_is_refused(void **state)
 {
     (void)state;
@@ -58,6 +91,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_task_runs_once_a_run),
+        cmocka_unit_test(a_late_member_takes_no_task_of_a_run_that_is_over),
         cmocka_unit_test(a_bad_size_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
