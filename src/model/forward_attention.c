@@ -111,8 +111,6 @@ static void attend_decode_rows(cmi_forward *f)
 {
     const cmi_model_config *c = f->opt.config;
     uint32_t n_tiles = CMI_DIV_UP(c->num_attention_heads, CMI_ATTENTION_TILE);
-    memset(f->s.o_latent, 0,
-           (size_t)f->n_decode_rows * c->num_attention_heads * c->kv_lora_rank * sizeof(float));
     cmi_team_run(f->opt.team, decode_task, f, f->n_decode_rows * n_tiles);
     cmi_team_run(f->opt.team, unabsorb_head, f, c->num_attention_heads);
 }
@@ -247,15 +245,27 @@ static void attend_prefill_span(cmi_forward *f, const cmi_batch_span *span)
     }
 }
 
-void cmi_stage_attention(cmi_forward *f)
+/* Before the first page: nothing seen, nothing summed. */
+static void start_row(cmi_forward *f, uint32_t row)
 {
     const cmi_model_config *c = f->opt.config;
-    size_t n_row_heads = (size_t)f->batch->n_rows * c->num_attention_heads;
-    for (size_t i = 0; i < n_row_heads; i++) {
+    size_t first = (size_t)row * c->num_attention_heads;
+    for (size_t i = first; i < first + c->num_attention_heads; i++) {
         f->s.softmax_m[i] = -INFINITY;
         f->s.softmax_l[i] = 0;
     }
-    memset(f->s.o, 0, n_row_heads * c->v_head_dim * sizeof(float));
+    if (row < f->n_decode_rows) {
+        memset(f->s.o_latent + first * c->kv_lora_rank, 0,
+               c->num_attention_heads * (size_t)c->kv_lora_rank * sizeof(float));
+    } else {
+        memset(f->s.o + first * c->v_head_dim, 0,
+               c->num_attention_heads * (size_t)c->v_head_dim * sizeof(float));
+    }
+}
+
+void cmi_stage_attention(cmi_forward *f)
+{
+    cmi_forward_each_row(f, f->batch->n_rows, start_row);
     if (f->n_decode_rows > 0) {
         attend_decode_rows(f);
     }
