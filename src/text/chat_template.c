@@ -1,5 +1,6 @@
 #include "text/chat_template.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"

@@ -1,7 +1,5 @@
 /* text/jinja_access.c - attributes, items and slices, in the order in which Jinja2 looks for them:
  * object.name takes a method before an item, object['name'] an item before a method. */
-#include <string.h>
-
 #include "base/utf8.h"
 #include "text/jinja_run.h"
 
@@ -17,16 +15,16 @@ bool cmi_jinja_undefined_used(cmi_jinja_run *r, const cmi_jinja_value *v)
     }
     const char *type = cmi_jinja_type_name(&(cmi_jinja_value){.kind = v->of});
     if (v->str == NULL) {
-        return cmi_jinja_misfit(r, "a %s has no item at that place", type);
+        return cmi_jinja_misfit(r, "%s has no item at that place", type);
     }
-    return cmi_jinja_misfit(r, "a %s has no attribute or item '%.*s'", type, n, text);
+    return cmi_jinja_misfit(r, "%s has no attribute or item '%.*s'", type, n, text);
 }
 
 bool cmi_jinja_want_int(cmi_jinja_run *r, const cmi_jinja_value *v, const char *what, int64_t *out)
 {
     cmi_jinja_value plain = cmi_jinja_is_number(v) ? cmi_jinja_plain_number(v) : *v;
     if (plain.kind != CMI_JINJA_INT) {
-        return cmi_jinja_misfit(r, "%s must be an int, not a %s", what, cmi_jinja_type_name(v));
+        return cmi_jinja_misfit(r, "%s must be int, not %s", what, cmi_jinja_type_name(v));
     }
     *out = plain.integer;
     return true;
@@ -36,7 +34,7 @@ bool cmi_jinja_want_str(cmi_jinja_run *r, const cmi_jinja_value *v, const char *
                         const cmi_jinja_str **out)
 {
     if (v->kind != CMI_JINJA_STR) {
-        return cmi_jinja_misfit(r, "%s must be a str, not a %s", what, cmi_jinja_type_name(v));
+        return cmi_jinja_misfit(r, "%s must be str, not %s", what, cmi_jinja_type_name(v));
     }
     *out = v->str;
     return true;
@@ -309,7 +307,7 @@ bool cmi_jinja_slice(cmi_jinja_run *r, const cmi_jinja_value *object,
     }
     if (!cmi_jinja_length(object, &n) || object->kind == CMI_JINJA_DICT ||
         object->kind == CMI_JINJA_VIEW) {
-        return cmi_jinja_misfit(r, "a %s cannot be sliced", cmi_jinja_type_name(object));
+        return cmi_jinja_misfit(r, "%s cannot be sliced", cmi_jinja_type_name(object));
     }
     if (!resolve_slice(r, bounds, n, &span)) {
         return false;

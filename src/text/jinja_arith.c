@@ -273,7 +273,7 @@ bool cmi_jinja_negate(cmi_jinja_run *r, const cmi_jinja_value *v, cmi_jinja_valu
         return cmi_jinja_undefined_used(r, v);
     }
     if (!cmi_jinja_is_number(v)) {
-        return cmi_jinja_misfit(r, "a %s has no negative", cmi_jinja_type_name(v));
+        return cmi_jinja_misfit(r, "%s has no negative", cmi_jinja_type_name(v));
     }
     if (v->kind == CMI_JINJA_FLOAT) {
         *out = cmi_jinja_float(-v->real);

@@ -104,7 +104,7 @@ bool cmi_jinja_call_value(cmi_jinja_run *r, const cmi_jinja_value *callee,
     case CMI_JINJA_UNDEFINED:
         return cmi_jinja_undefined_used(r, callee);
     default:
-        return cmi_jinja_misfit(r, "a %s cannot be called", cmi_jinja_type_name(callee));
+        return cmi_jinja_misfit(r, "%s cannot be called", cmi_jinja_type_name(callee));
     }
 }
 

@@ -3,17 +3,21 @@
 
 #include "text/jinja_run.h"
 
-static void look_up(const cmi_jinja_run *r, uint32_t name_id, cmi_jinja_value *out)
+/* Returns how many slots it looked at. */
+static size_t look_up(const cmi_jinja_run *r, uint32_t name_id, cmi_jinja_value *out)
 {
+    size_t n_seen = 0;
     for (const cmi_jinja_frame *f = r->frame; f != NULL; f = f->parent) {
         for (size_t i = 0; i < f->n; i++) {
             if (f->slots[i].name_id == name_id) {
                 *out = f->slots[i].value;
-                return;
+                return n_seen + i;
             }
         }
+        n_seen += f->n + 1;
     }
     *out = r->root[name_id];
+    return n_seen;
 }
 
 static bool eval_const(cmi_jinja_run *r, const cmi_jinja_node *node, cmi_jinja_value *out)
@@ -25,13 +29,13 @@ static bool eval_const(cmi_jinja_run *r, const cmi_jinja_node *node, cmi_jinja_v
 
 static bool eval_name(cmi_jinja_run *r, const cmi_jinja_node *node, cmi_jinja_value *out)
 {
-    look_up(r, node->name_id, out);
+    size_t n_seen = look_up(r, node->name_id, out);
     if (out->kind == CMI_JINJA_UNSET) {
         *out = (cmi_jinja_value){.kind = CMI_JINJA_UNDEFINED,
                                  .of = CMI_JINJA_OF_CONTEXT,
                                  .str = r->jinja->names[node->name_id]};
     }
-    return r->frame == NULL || cmi_jinja_charge(r, r->frame->n);
+    return cmi_jinja_charge(r, n_seen);
 }
 
 static bool eval_items(cmi_jinja_run *r, const cmi_jinja_nodes *nodes, cmi_jinja_value **out)
@@ -226,7 +230,7 @@ static bool eval_stars(cmi_jinja_run *r, const cmi_jinja_call_args *call, cmi_ji
         return false;
     }
     return star_star->kind == CMI_JINJA_DICT ||
-           cmi_jinja_misfit(r, "what stands behind ** must be a dict, not a %s",
+           cmi_jinja_misfit(r, "what stands behind ** must be dict, not %s",
                             cmi_jinja_type_name(star_star));
 }
 

@@ -69,7 +69,7 @@ static bool assign_ns_attr(cmi_jinja_run *r, const cmi_jinja_node *target,
         return false;
     }
     if (ns.kind != CMI_JINJA_NAMESPACE) {
-        return cmi_jinja_misfit(r, "only attributes of a namespace can be set, not those of a %s",
+        return cmi_jinja_misfit(r, "only attributes of a namespace can be set, not those of %s",
                                 cmi_jinja_type_name(&ns));
     }
     return cmi_jinja_ns_set(r, ns.ns, target->ns_attr.attr, value);

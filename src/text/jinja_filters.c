@@ -1,8 +1,6 @@
 /* text/jinja_filters.c - the table of filters, and those on texts and single values. */
 #include "text/jinja_filters.h"
 
-#include <string.h>
-
 #include "text/jinja_text.h"
 
 static const cmi_jinja_str empty = CMI_JINJA_STR("");

@@ -12,7 +12,7 @@ bool cmi_jinja_filter_length(cmi_jinja_run *r, const cmi_jinja_call *call, cmi_j
 {
     size_t n = 0;
     if (!cmi_jinja_length(&call->self, &n)) {
-        return cmi_jinja_misfit(r, "a %s has no length", cmi_jinja_type_name(&call->self));
+        return cmi_jinja_misfit(r, "%s has no length", cmi_jinja_type_name(&call->self));
     }
     *out = cmi_jinja_int((int64_t)n);
     return true;
@@ -36,7 +36,7 @@ bool cmi_jinja_filter_last(cmi_jinja_run *r, const cmi_jinja_call *call, cmi_jin
     cmi_jinja_value minus_one = cmi_jinja_int(-1);
     size_t n = 0;
     if (!cmi_jinja_length(v, &n)) {
-        return cmi_jinja_misfit(r, "last: a %s has no last item; put |list before it",
+        return cmi_jinja_misfit(r, "last: %s has no last item; put |list before it",
                                 cmi_jinja_type_name(v));
     }
     if (n == 0) {
@@ -90,8 +90,7 @@ bool cmi_jinja_filter_items(cmi_jinja_run *r, const cmi_jinja_call *call, cmi_ji
         return cmi_jinja_new_iterator(r, NULL, 0, out);
     }
     if (call->self.kind != CMI_JINJA_DICT) {
-        return cmi_jinja_misfit(r, "items needs a dict, not a %s",
-                                cmi_jinja_type_name(&call->self));
+        return cmi_jinja_misfit(r, "items needs dict, not %s", cmi_jinja_type_name(&call->self));
     }
     cmi_jinja_value view;
     return cmi_jinja_dict_view(r, call->self.dict, CMI_JINJA_ITEMS, &view) &&

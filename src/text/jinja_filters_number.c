@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "text/jinja_filters.h"
 #include "text/unicode.h"
@@ -179,7 +180,7 @@ bool cmi_jinja_filter_abs(cmi_jinja_run *r, const cmi_jinja_call *call, cmi_jinj
         return cmi_jinja_undefined_used(r, v);
     }
     if (!cmi_jinja_is_number(v)) {
-        return cmi_jinja_misfit(r, "abs needs a number, not a %s", cmi_jinja_type_name(v));
+        return cmi_jinja_misfit(r, "abs needs a number, not %s", cmi_jinja_type_name(v));
     }
     *out = cmi_jinja_plain_number(v);
     if (out->kind == CMI_JINJA_FLOAT) {

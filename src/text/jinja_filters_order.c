@@ -84,8 +84,7 @@ bool cmi_jinja_filter_dictsort(cmi_jinja_run *r, const cmi_jinja_call *call, cmi
     enum { CASE_SENSITIVE, BY, REVERSE };
     const cmi_jinja_str *by = &by_key;
     if (call->self.kind != CMI_JINJA_DICT) {
-        return cmi_jinja_misfit(r, "dictsort needs a dict, not a %s",
-                                cmi_jinja_type_name(&call->self));
+        return cmi_jinja_misfit(r, "dictsort needs dict, not %s", cmi_jinja_type_name(&call->self));
     }
     if (call->argv[BY].kind != CMI_JINJA_UNSET &&
         !cmi_jinja_want_str(r, &call->argv[BY], "what dictsort sorts by", &by)) {

@@ -104,7 +104,7 @@ static bool add_number(cmi_jinja_builder *b, const percent_spec *spec, const cmi
     char format[SPEC_BYTES * 2];
     char text[WIDTH_MAX * 2 + 400]; /* a float has up to 309 digits before its point */
     if (!cmi_jinja_is_number(v)) {
-        return cmi_jinja_misfit(b->r, "%%%c needs a number, not a %s", spec->conversion,
+        return cmi_jinja_misfit(b->r, "%%%c needs a number, not %s", spec->conversion,
                                 cmi_jinja_type_name(v));
     }
     cmi_jinja_value plain = cmi_jinja_plain_number(v);

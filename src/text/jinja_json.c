@@ -220,7 +220,7 @@ static bool add_json_key(json_style *s, const cmi_jinja_value *key)
         return add_json_text(s, key->str);
     }
     if (key->kind != CMI_JINJA_NONE && !cmi_jinja_is_number(key)) {
-        return cmi_jinja_misfit(s->b.r, "a %s cannot be a key in JSON", cmi_jinja_type_name(key));
+        return cmi_jinja_misfit(s->b.r, "%s cannot be a key in JSON", cmi_jinja_type_name(key));
     }
     return cmi_jinja_add_c(&s->b, "\"") && add_json_word(s, key) && cmi_jinja_add_c(&s->b, "\"");
 }
@@ -260,7 +260,7 @@ static bool add_json(json_style *s, const cmi_jinja_value *v)
     }
     bool is_items = v->kind == CMI_JINJA_LIST || v->kind == CMI_JINJA_TUPLE;
     if (!is_items && v->kind != CMI_JINJA_DICT) {
-        return cmi_jinja_misfit(s->b.r, "a %s cannot be written as JSON", cmi_jinja_type_name(v));
+        return cmi_jinja_misfit(s->b.r, "%s cannot be written as JSON", cmi_jinja_type_name(v));
     }
     if (!cmi_jinja_descend(s->b.r)) {
         return false;

@@ -1,7 +1,6 @@
 /* text/jinja_literal.c - the inside of string and number literals, as Python reads them. */
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/utf8.h"
 #include "text/jinja_lexer.h"

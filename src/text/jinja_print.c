@@ -193,7 +193,7 @@ static bool add_repr_container(cmi_jinja_builder *b, const cmi_jinja_value *v)
         return cmi_jinja_add_c(b, "<Namespace {") && add_repr_namespace(b, v->ns) &&
                cmi_jinja_add_c(b, "}>");
     default:
-        return cmi_jinja_misfit(b->r, "a %s cannot be printed", cmi_jinja_type_name(v));
+        return cmi_jinja_misfit(b->r, "%s cannot be printed", cmi_jinja_type_name(v));
     }
 }
 

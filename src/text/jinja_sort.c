@@ -1,7 +1,5 @@
 #include "text/jinja_sort.h"
 
-#include <string.h>
-
 /* Whether key b must stand before key a, which is now left of it. */
 static bool must_swap(cmi_jinja_run *r, const cmi_jinja_value *a, const cmi_jinja_value *b,
                       bool descending, bool *out)

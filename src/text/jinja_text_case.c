@@ -1,6 +1,4 @@
 /* text/jinja_text_case.c - upper, lower, title and capitalize. */
-#include <string.h>
-
 #include "base/utf8.h"
 #include "text/jinja_text.h"
 

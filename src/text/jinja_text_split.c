@@ -296,7 +296,7 @@ static bool partition(cmi_jinja_run *r, const cmi_jinja_call *call, bool from_ri
         return false;
     }
     if (sep == NULL) {
-        return cmi_jinja_misfit(r, "the separator must be a str");
+        return cmi_jinja_misfit(r, "the separator must be str");
     }
     size_t n = p.s->n_bytes;
     size_t at = cmi_jinja_find_bytes(p.s->bytes, n, 0, sep);

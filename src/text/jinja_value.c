@@ -115,16 +115,19 @@ bool cmi_jinja_new_pair(cmi_jinja_run *r, const cmi_jinja_value *a, const cmi_ji
 static bool check_key(cmi_jinja_run *r, const cmi_jinja_value *key)
 {
     if (key->kind == CMI_JINJA_LIST || key->kind == CMI_JINJA_DICT) {
-        return cmi_jinja_misfit(r, "a %s cannot be a key of a dict", cmi_jinja_type_name(key));
+        return cmi_jinja_misfit(r, "%s cannot be a key of a dict", cmi_jinja_type_name(key));
+    }
+    if (key->kind != CMI_JINJA_TUPLE) {
+        return true;
+    }
+    if (!cmi_jinja_descend(r)) {
+        return false;
     }
     bool ok = true;
-    if (key->kind == CMI_JINJA_TUPLE) {
-        ok = cmi_jinja_descend(r);
-        for (size_t i = 0; ok && i < key->seq->n; i++) {
-            ok = cmi_jinja_charge(r, 1) && check_key(r, &key->seq->items[i]);
-        }
-        r->depth -= ok;
+    for (size_t i = 0; ok && i < key->seq->n; i++) {
+        ok = cmi_jinja_charge(r, 1) && check_key(r, &key->seq->items[i]);
     }
+    cmi_jinja_ascend(r);
     return ok;
 }
 
@@ -294,7 +297,7 @@ bool cmi_jinja_walk_begin(cmi_jinja_run *r, cmi_jinja_walk *w, const cmi_jinja_v
 {
     *w = (cmi_jinja_walk){.over = *over};
     return cmi_jinja_is_iterable(over) ||
-           cmi_jinja_misfit(r, "a %s cannot be iterated over", cmi_jinja_type_name(over));
+           cmi_jinja_misfit(r, "%s cannot be iterated over", cmi_jinja_type_name(over));
 }
 
 /* The code point at byte w->at as a text of its own; its bytes are those of the whole. */

@@ -208,8 +208,7 @@ static void errors_of_a_render_say_whose_they_are(void **state)
     assert_int_equal(render(f, f->tools), CMI_ERR_INVALID);
     assert_string_equal(f->err.text, "no tools, please");
     assert_int_equal(render(f, NULL), CMI_ERR_BAD_DATA);
-    assert_string_equal(f->err.text,
-                        "chat template: line 2: a dict has no attribute or item 'name'");
+    assert_string_equal(f->err.text, "chat template: line 2: dict has no attribute or item 'name'");
 }
 
 static void broken_files_are_named(void **state)

@@ -104,11 +104,11 @@ static void errors_name_the_line(void **state)
     (void)state;
     expect_error("a\nb\n{{ x.y }}", "{}", CMI_ERR_BAD_DATA, "line 3: 'x' is undefined");
     expect_error("{% set d = {} %}\n{{ d.x.y }}", "{}", CMI_ERR_BAD_DATA,
-                 "line 2: a dict has no attribute or item 'x'");
+                 "line 2: dict has no attribute or item 'x'");
     expect_error("{{ 1 +\n\n 'a' }}", "{}", CMI_ERR_BAD_DATA,
                  "line 1: + cannot be used between int and str");
     expect_error("\n\n{% for x in 1 %}{% endfor %}", "{}", CMI_ERR_BAD_DATA,
-                 "line 3: a int cannot be iterated over");
+                 "line 3: int cannot be iterated over");
     expect_error("{# a\nb #}\n{{ 'a'|nosuch }}", "{}", CMI_ERR_BAD_DATA,
                  "line 3: there is no filter 'nosuch'");
     expect_error("{% macro f() %}\n{{ 1 // 0 }}\n{% endmacro %}\n{{ f() }}", "{}", CMI_ERR_BAD_DATA,
