@@ -1,5 +1,6 @@
 #include "base/alloc.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,4 +63,11 @@ char *cmi_strndup(const char *s, size_t n)
 void cmi_free(void *p)
 {
     free(p);
+}
+
+void cmi_alloc_trim(void)
+{
+#ifdef __GLIBC__ /* others do so by themselves */
+    malloc_trim(0);
+#endif
 }

@@ -26,4 +26,8 @@ CMI_NODISCARD char *cmi_strndup(const char *s, size_t n);
 
 void cmi_free(void *p); /* NULL is fine */
 
+/* Gives the system what is free inside the heap. Takes milliseconds for each GiB of heap: for after
+ * an unusually large piece of work only. */
+void cmi_alloc_trim(void);
+
 #endif
