@@ -7,6 +7,10 @@
 #include "server/api_internal.h"
 #include "server/json_out.h"
 
+/* A value takes up to 250 bytes in the tree that jansson makes, a hundred times its text. This is
+ * room for the token ids of six contexts of DeepSeek-V3. */
+#define MAX_JSON_VALUES (1 << 20)
+
 static char *copy(const char *s)
 {
     return cmi_strndup(s, strlen(s));
@@ -73,6 +77,24 @@ static cmi_status bad_json(const json_error_t *why, cmi_api_error *err)
                           why->line, why->column, why->text);
 }
 
+/* At least as many values as a parser would make of the body. */
+static size_t count_values(const char *body, size_t n_bytes)
+{
+    size_t n = 1;
+    bool in_string = false;
+    for (size_t i = 0; i < n_bytes; i++) {
+        char c = body[i];
+        if (in_string) {
+            i += c == '\\';
+            in_string = c != '"';
+        } else {
+            in_string = c == '"';
+            n += c == ',' || c == '[' || c == '{';
+        }
+    }
+    return n;
+}
+
 static cmi_status check_model(const cmi_api *api, const json_t *root, cmi_api_error *err)
 {
     const json_t *model = json_object_get(root, "model");
@@ -97,6 +119,9 @@ static cmi_status check_model(const cmi_api *api, const json_t *root, cmi_api_er
 cmi_status cmi_api_parse_body(const cmi_api *api, const char *body, size_t n_bytes,
                               json_t **root_out, cmi_api_error *err)
 {
+    if (count_values(body, n_bytes) > MAX_JSON_VALUES) {
+        return cmi_api_refuse(err, NULL, "The body has more than %d JSON values.", MAX_JSON_VALUES);
+    }
     json_error_t why;
     json_t *root = json_loadb(n_bytes == 0 ? "" : body, n_bytes, JSON_ALLOW_NUL, &why);
     if (root == NULL) {

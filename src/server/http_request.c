@@ -21,8 +21,9 @@
 #include "os/clock.h"
 
 enum {
-    BODIES_AT_ONCE = 32,      /* so many of the largest size fit in memory together */
-    DRAINED_BODIES = 4,       /* so many times the largest size is read to be polite */
+    BODIES_AT_ONCE = 32, /* so many of the largest size fit in memory together */
+    DRAINED_BODIES = 4,  /* so many times the largest size is read to be polite */
+    LARGE_BODY_BYTES = 1 << 20,
     STATUS_CLIENT_LEFT = 499, /* only in logs and metrics; nginx' number for it */
 };
 
@@ -106,14 +107,33 @@ static void check_head(cmi_http_request *req, const char *method)
     }
 }
 
+static enum MHD_Result count_framing(void *cls, enum MHD_ValueKind kind, const char *name,
+                                     const char *value)
+{
+    (void)kind;
+    (void)value;
+    unsigned *n = cls;
+    *n += strcasecmp(name, "Content-Length") == 0 || strcasecmp(name, "Transfer-Encoding") == 0;
+    return MHD_YES;
+}
+
+/* Two headers that speak of the length may be read differently by a proxy in front of this server,
+ * which then takes for a body what is a request here. */
+static bool is_framing_clear(const cmi_http_request *req)
+{
+    unsigned n = 0;
+    MHD_get_connection_values(req->connection, MHD_HEADER_KIND, count_framing, &n);
+    const char *encoding = header(req, "Transfer-Encoding");
+    return n <= 1 && (encoding == NULL || strcasecmp(encoding, "chunked") == 0);
+}
+
 static void on_head(cmi_http_request *req, const char *method, bool *answer_now_out)
 {
     check_head(req, method);
     size_t max_bytes = req->server->opt.max_body_bytes;
-    const char *encoding = header(req, "Transfer-Encoding");
     const char *length = header(req, "Content-Length");
     uint64_t n_announced = length == NULL ? 0 : strtoull(length, NULL, 10);
-    bool bad_framing = encoding != NULL && (strcasecmp(encoding, "chunked") != 0 || length != NULL);
+    bool bad_framing = !is_framing_clear(req);
     if (bad_framing) {
         cmi_http_error_set(&req->refusal, 400,
                            "The length of the body is unclear: send either Content-Length or "
@@ -126,10 +146,15 @@ static void on_head(cmi_http_request *req, const char *method, bool *answer_now_
         (bad_framing || n_announced > DRAINED_BODIES * max_bytes || header(req, "Expect") != NULL);
 }
 
+/* What a large body was parsed into has left its pieces all over this thread's heap. */
 static void body_free(cmi_http_request *req)
 {
+    bool large = req->body.len > LARGE_BODY_BYTES;
     atomic_fetch_sub(&req->server->body_bytes, req->body.len);
     cmi_buf_deinit(&req->body);
+    if (large) {
+        cmi_alloc_trim();
+    }
 }
 
 static enum MHD_Result on_body(cmi_http_request *req, const char *bytes, size_t n)

@@ -217,6 +217,28 @@ static void deep_nesting_is_refused(void **state)
     cmi_free(body);
 }
 
+/* Counted in front of the parser, which would make hundreds of megabytes of them. */
+static void more_values_than_any_request_needs_are_refused(void **state)
+{
+    (void)state;
+    enum { N_VALUES = 1 << 20 };
+    for (int extra = 0; extra <= 1; extra++) {
+        cmi_buf body;
+        cmi_buf_init(&body, 4 * N_VALUES);
+        cmi_buf_str(&body, "{\"user\":\"[\\\",{,\",\"prompt\":[[0"); /* a string's are none */
+        for (int i = 5; i < N_VALUES + extra; i++) {
+            cmi_buf_str(&body, ",0");
+        }
+        cmi_buf_str(&body, "]]}");
+        api_run run = api_play_bytes(CMI_API_COMPLETIONS, body.data, body.len, NULL);
+        assert_int_equal(run.err.http_status, 400);
+        bool refused = strstr(run.err.message, "more than 1048576 JSON values") != NULL;
+        assert_int_equal(refused, extra == 1);
+        api_run_end(&run);
+        cmi_buf_deinit(&body);
+    }
+}
+
 static void an_unknown_model_is_not_found(void **state)
 {
     (void)state;
@@ -501,6 +523,7 @@ int main(void)
         cmocka_unit_test(bad_fields_are_refused_by_name),
         cmocka_unit_test(malformed_bodies_are_refused),
         cmocka_unit_test(deep_nesting_is_refused),
+        cmocka_unit_test(more_values_than_any_request_needs_are_refused),
         cmocka_unit_test(an_unknown_model_is_not_found),
         cmocka_unit_test(null_unknown_and_repeated_fields_are_fine),
         cmocka_unit_test(sampling_fields_reach_the_engine),
