@@ -2,6 +2,7 @@
  *
  * Ctrl-C stops an answer and gives the prompt back; at the prompt, Ctrl-D leaves. */
 #include <histedit.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,13 +15,15 @@
 #include "text/detokenizer.h"
 
 enum { MAX_ANSWER_BYTES = 64 << 20 };
+static const double MIN_POSITIVE = 1e-6;
 
 typedef struct run_options {
     cmi_model_options model;
     const char *prompt;
     const char *system;
     const char *chat_template;
-    double temperature, top_p, seed;
+    double temperature, top_p; /* NAN: not given */
+    uint32_t seed;
     uint32_t max_tokens;
     bool no_think;
     bool verbose;
@@ -110,7 +113,6 @@ static void screen_end(screen *s)
     parse_text(s);
     cmi_answer_parser_end(&s->parser);
     show_pieces(s);
-    set_dim(s, false);
     fputc('\n', stdout);
 }
 
@@ -121,17 +123,24 @@ static void screen_deinit(screen *s)
     cmi_buf_deinit(&s->content);
 }
 
+/* What the user wants, else what the model recommends if that is at least min, else 1; NAN is "not
+ * given". */
+static float choose(double wanted, double recommended, double min)
+{
+    if (!isnan(wanted)) {
+        return (float)wanted;
+    }
+    return recommended >= min ? (float)recommended : 1.0f;
+}
+
 static cmi_request sampling(const run_options *opt, const cmi_generation_config *model)
 {
     cmi_request head = cmi_request_defaults();
-    /* NAN is "not given" on both sides; the model's recommendation stands behind the user's choice
-     */
-    double temperature = opt->temperature >= 0 ? opt->temperature : model->temperature;
-    double top_p = opt->top_p > 0 ? opt->top_p : model->top_p;
-    head.temperature = temperature >= 0 ? (float)temperature : 1.0f;
-    head.top_p = top_p > 0 ? (float)top_p : 1.0f;
+    head.temperature = choose(opt->temperature, model->temperature, 0);
+    head.top_p = choose(opt->top_p, model->top_p, MIN_POSITIVE);
+    head.repetition_penalty = choose(NAN, model->repetition_penalty, MIN_POSITIVE);
     head.top_k = model->top_k;
-    head.seed = (uint64_t)opt->seed;
+    head.seed = opt->seed;
     head.max_tokens = opt->max_tokens > 0 ? opt->max_tokens : UINT32_MAX;
     return head;
 }
@@ -169,6 +178,7 @@ static cmi_status take_turn(cmi_chat *chat, const run_options *opt, json_t *mess
             say_speed(&answer);
         }
     }
+    set_dim(&s, false);
     json_decref(kwargs);
     cmi_ids_deinit(&answer.ids);
     screen_deinit(&s);
@@ -275,7 +285,7 @@ static void print_help(const cmi_option *own, const cmi_option *model)
 
 int cmi_cmd_run(int argc, char **argv)
 {
-    run_options opt = {.temperature = -1, .top_p = -1};
+    run_options opt = {.temperature = NAN, .top_p = NAN};
     const cmi_option own_table[] = {
         {"prompt|p", "TEXT", "ask this and leave", CMI_OPTION_TEXT, &opt.prompt, 0, 0},
         {"system", "TEXT", "a system message at the start", CMI_OPTION_TEXT, &opt.system, 0, 0},
@@ -283,7 +293,7 @@ int cmi_cmd_run(int argc, char **argv)
          &opt.temperature, 0, 0},
         {"top-p", "X", "nucleus sampling (default: the model's)", CMI_OPTION_NUMBER, &opt.top_p, 0,
          0},
-        {"seed", "N", "of sampling (default 0)", CMI_OPTION_NUMBER, &opt.seed, 0, 0},
+        {"seed", "N", "of sampling (default 0)", CMI_OPTION_UINT, &opt.seed, 0, UINT32_MAX},
         {"max-tokens|n-predict|n", "N", "longest answer (default: the rest of the context)",
          CMI_OPTION_UINT, &opt.max_tokens, 1, UINT32_MAX},
         {"no-think", NULL, "answer without reasoning, where the template can", CMI_OPTION_FLAG,
@@ -297,6 +307,12 @@ int cmi_cmd_run(int argc, char **argv)
     int exit_status;
     if (!cmi_cli_parse(own_table, &opt.model, print_help, argc, argv, &exit_status)) {
         return exit_status;
+    }
+    if (opt.temperature < 0) {
+        return cmi_cli_usage("--temperature takes a number from 0 on");
+    }
+    if (opt.top_p <= 0 || opt.top_p > 1) {
+        return cmi_cli_usage("--top-p takes a number above 0, up to 1");
     }
     return run(&opt);
 }
