@@ -39,7 +39,8 @@ typedef struct eval_run {
     size_t n_tasks;
 } eval_run;
 
-/* The entry of a task, made at its first item; NULL when there are too many tasks. */
+/* The entry of a task, made at its first item; NULL when there are too many tasks. name is shorter
+ * than an entry's. */
 static task_result *find_task(eval_run *run, const char *name)
 {
     for (size_t i = 0; i < run->n_tasks; i++) {
@@ -89,6 +90,10 @@ static cmi_status run_item(eval_run *run, const json_t *item, cmi_error *err)
     if (name == NULL || want == NULL || !json_is_array(json_object_get(item, "messages"))) {
         return cmi_error_set(err, CMI_ERR_BAD_DATA,
                              "an item needs task and answer (strings) and messages (a list)");
+    }
+    if (strlen(name) >= sizeof run->tasks[0].name) {
+        return cmi_error_set(err, CMI_ERR_TOO_LARGE, "task is longer than %zu bytes",
+                             sizeof run->tasks[0].name - 1);
     }
     task_result *task = find_task(run, name);
     if (task == NULL) {
