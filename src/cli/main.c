@@ -60,7 +60,7 @@ static int print_command_help(const char *name)
     return found != NULL ? found->fn(1, argv) : unknown_command(name);
 }
 
-int main(int argc, char **argv)
+static int run_command(int argc, char **argv)
 {
     if (argc < 2) {
         fputs("cminfer: a command is missing; \"cminfer help\" lists them\n", stderr);
@@ -76,4 +76,15 @@ int main(int argc, char **argv)
     }
     const command *found = find_command(name);
     return found != NULL ? found->fn(argc - 2, argv + 2) : unknown_command(name);
+}
+
+/* Output that did not reach its file is a failure, whatever the command thought. */
+int main(int argc, char **argv)
+{
+    int exit_status = run_command(argc, argv);
+    if ((fflush(stdout) != 0 || ferror(stdout) != 0) && exit_status == CMI_EXIT_OK) {
+        fputs("cminfer: cannot write standard output\n", stderr);
+        return CMI_EXIT_FAILED;
+    }
+    return exit_status;
 }
