@@ -17,8 +17,7 @@ int cmi_cmd_serve(int argc, char **argv);
 int cmi_cmd_score(int argc, char **argv);
 int cmi_cmd_eval(int argc, char **argv);
 
-/* Prints "cminfer: LINE" to standard error and returns CMI_EXIT_FAILED, or CMI_EXIT_USAGE for wrong
- * options. */
+/* Prints "cminfer: LINE" to standard error and returns CMI_EXIT_FAILED. */
 int cmi_cli_fail(const cmi_error *err);
 
 /* What --dtype, --threads, --isa, --max-num-batched-tokens, --max-model-len and MODEL said. */
@@ -35,7 +34,8 @@ typedef struct cmi_model_options {
 typedef void cmi_help_fn(const cmi_option *own, const cmi_option *model);
 
 /* Parses the arguments of a command that takes a model. own ends with a row without names.
- * False: the command is over, after --help or a wrong option, with *exit_status_out. */
+ * False: the command is over, after --help, a wrong option or without a model, with
+ * *exit_status_out. */
 CMI_NODISCARD bool cmi_cli_parse(const cmi_option *own, cmi_model_options *opt, cmi_help_fn *help,
                                  int argc, char **argv, int *exit_status_out);
 

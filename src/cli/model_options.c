@@ -61,7 +61,13 @@ bool cmi_cli_parse(const cmi_option *own, cmi_model_options *opt, cmi_help_fn *h
     if (st == CMI_ERR_CANCELLED) {
         help(own, model);
         *exit_status_out = CMI_EXIT_OK;
-    } else if (st != CMI_OK) {
+        return false;
+    }
+    if (st == CMI_OK && opt->model == NULL) {
+        st = cmi_error_set(&err, CMI_ERR_INVALID,
+                           "a model directory is missing, for example models/matrix-tiny");
+    }
+    if (st != CMI_OK) {
         *exit_status_out = cmi_cli_usage(err.text);
     }
     return st == CMI_OK;
@@ -91,10 +97,6 @@ static cmi_status parse_types(cmi_instance_options *instance, const cmi_model_op
 
 static cmi_status find_model(cmi_buf *dir_out, const cmi_model_options *opt, cmi_error *err)
 {
-    if (opt->model == NULL) {
-        return cmi_error_set(err, CMI_ERR_INVALID,
-                             "a model directory is missing, for example models/matrix-tiny");
-    }
     cmi_model_dir_env env = {.hf_hub_cache = getenv("HF_HUB_CACHE"),
                              .hf_home = getenv("HF_HOME"),
                              .xdg_cache_home = getenv("XDG_CACHE_HOME"),
