@@ -1,4 +1,5 @@
 /* cli/cmd_serve.c - `cminfer serve`: the OpenAI-compatible server around one engine. */
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@
 
 typedef struct serve_options {
     cmi_model_options model;
+    char own_name[NAME_MAX + 1]; /* of the model, when served_names is empty */
     const char *host;
     const char *chat_template;
     cmi_option_list served_names;
@@ -57,15 +59,22 @@ static void wait_for_stop(void)
 }
 
 /* The last part of a path, which names the model when the user does not. */
-static const char *base_name(const char *path)
+static void name_model(char *name_out, size_t size, const char *path)
 {
-    const char *name = path;
-    for (const char *at = path; *at != '\0'; at++) {
-        if (at[0] == '/' && at[1] != '\0') {
-            name = at + 1;
-        }
+    char real[PATH_MAX];
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/') {
+        end--;
     }
-    return name;
+    size_t begin = end;
+    while (begin > 0 && path[begin - 1] != '/') {
+        begin--;
+    }
+    snprintf(name_out, size, "%.*s", (int)(end - begin), path + begin);
+    bool is_dots = strcmp(name_out, ".") == 0 || strcmp(name_out, "..") == 0;
+    if (is_dots && realpath(path, real) != NULL) {
+        name_model(name_out, size, real);
+    }
 }
 
 static cmi_status make_api(cmi_api **api_out, const serve_options *opt, const cmi_chat *chat,
@@ -73,7 +82,7 @@ static cmi_status make_api(cmi_api **api_out, const serve_options *opt, const cm
 {
     const cmi_generation_config *generation = &chat->instance->generation;
     const char *path = opt->model.model;
-    const char *own_names[2] = {base_name(path), path};
+    const char *own_names[2] = {opt->own_name, path};
     bool renamed = opt->served_names.n_items > 0;
     cmi_api_options api = {
         .model_names = renamed ? opt->served_names.items : own_names,
@@ -104,8 +113,7 @@ static cmi_status start_server(cmi_server **server_out, const serve_options *opt
         .port = (uint16_t)opt->port,
         .api_keys = keys.items,
         .n_api_keys = keys.n_items,
-        .model_name = opt->served_names.n_items > 0 ? opt->served_names.items[0]
-                                                    : base_name(opt->model.model),
+        .model_name = opt->served_names.n_items > 0 ? opt->served_names.items[0] : opt->own_name,
         .id_seed = cmi_random_seed(),
         .max_body_bytes = (size_t)opt->max_body_mib << 20,
     };
@@ -189,8 +197,6 @@ int cmi_cmd_serve(int argc, char **argv)
     if (!cmi_cli_parse(own_table, &opt.model, print_help, argc, argv, &exit_status)) {
         return exit_status;
     }
-    if (opt.model.model == NULL) {
-        return cmi_cli_usage("serve needs a model directory");
-    }
+    name_model(opt.own_name, sizeof opt.own_name, opt.model.model);
     return serve(&opt);
 }

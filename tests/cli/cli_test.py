@@ -5,12 +5,14 @@
 """
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
 import sys
 import tempfile
 import unittest
+import urllib.request
 
 CMINFER, MODELS = map(os.path.abspath, sys.argv[1:3])
 TINY = os.path.join(MODELS, "matrix-tiny")
@@ -36,11 +38,22 @@ class Usage(unittest.TestCase):
                            (["score", TINY, "--top", "x"], "--top"),
                            (["serve"], "model"), (["serve", TINY, "--port", "70000"], "--port"),
                            (["eval", TINY], "--tasks"), (["run", TINY, "extra"], "extra"),
-                           (["score", TINY, "--ids"], "--ids"), ([], "command")):
+                           (["score", TINY, "--ids"], "--ids"), ([], "command"),
+                           (["run"], "model"), (["score", "--ids", "1"], "model"),
+                           (["run", TINY, "--seed", "-1"], "--seed"),
+                           (["run", TINY, "--temperature", "-1"], "--temperature"),
+                           (["run", TINY, "--top-p", "0"], "--top-p")):
             result = run(*args)
             self.assertEqual(result.returncode, 2, args)
             self.assertEqual(result.stderr.count("\n"), 1, args)
             self.assertIn(word, result.stderr)
+
+    def test_output_that_is_lost_is_a_failure(self):
+        with open("/dev/full", "w") as full:
+            result = subprocess.run([CMINFER, "help"], stdout=full, stderr=subprocess.PIPE,
+                                    text=True, timeout=120)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("standard output", result.stderr)
 
     def test_spellings_of_other_servers(self):
         want = run("score", TINY, "--ids", "0,5", "--max-num-batched-tokens", "1").stdout
@@ -197,6 +210,37 @@ class Run(unittest.TestCase):
         result = run("run", TINY, "--temperature", "0", input=lines)
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn("Anna", result.stdout.splitlines()[-2] + result.stdout.splitlines()[-1])
+
+
+class Serve(unittest.TestCase):
+    def names_of(self, path, **kwargs):
+        server = subprocess.Popen([CMINFER, "serve", path, "--port", "0", "--threads", "1"],
+                                  stderr=subprocess.PIPE, text=True, **kwargs)
+        try:
+            for line in server.stderr:
+                found = re.search(r"serving .* at (http://\S+)", line)
+                if found:
+                    break
+            with urllib.request.urlopen(found[1] + "/models", timeout=60) as answer:
+                return [model["id"] for model in json.load(answer)["data"]]
+        finally:
+            server.terminate()
+            server.communicate(timeout=60)
+
+    def test_a_model_is_named_after_its_directory(self):
+        self.assertEqual(self.names_of(TINY + "/")[0], "matrix-tiny")
+        self.assertEqual(self.names_of(".", cwd=TINY)[0], "matrix-tiny")
+
+
+class Eval(unittest.TestCase):
+    def test_a_task_name_that_is_too_long_is_refused(self):
+        item = {"task": "t" * 64, "messages": [{"role": "user", "content": "hi"}], "answer": ""}
+        with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as tasks:
+            tasks.write(json.dumps(item) + "\n")
+            tasks.flush()
+            result = run("eval", TINY, "--tasks", tasks.name)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("task is longer than 63 bytes", result.stderr)
 
 
 if __name__ == "__main__":
