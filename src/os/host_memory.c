@@ -5,44 +5,48 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* First number in a small file, or UINT64_MAX ("max" in cgroup files reads as that too). */
-static uint64_t read_number(const char *path)
+/* The number behind name at the beginning of a line, UINT64_MAX when there is none ("max" in cgroup
+ * files reads as that too). name "": the number that the file begins with. */
+static uint64_t read_number(const char *path, const char *name)
 {
     FILE *f = fopen(path, "re");
-    unsigned long long value;
-    if (f == NULL) {
-        return UINT64_MAX;
-    }
-    int n = fscanf(f, "%llu", &value);
-    fclose(f);
-    return n == 1 ? value : UINT64_MAX;
-}
-
-static uint64_t mem_available(void)
-{
-    FILE *f = fopen("/proc/meminfo", "re");
     if (f == NULL) {
         return UINT64_MAX;
     }
     char line[128];
-    unsigned long long kib = 0;
-    bool found = false;
-    while (!found && fgets(line, sizeof line, f) != NULL) {
-        found = sscanf(line, "MemAvailable: %llu kB", &kib) == 1;
+    size_t n_name = strlen(name);
+    unsigned long long value = UINT64_MAX;
+    while (fgets(line, sizeof line, f) != NULL) {
+        if (strncmp(line, name, n_name) == 0 && sscanf(line + n_name, " %llu", &value) == 1) {
+            break;
+        }
     }
     fclose(f);
-    return found ? kib * 1024 : UINT64_MAX;
+    return value;
+}
+
+/* What the cgroup lets the process take. Its use counts the page cache, which the kernel gives up
+ * under pressure: after a model has been downloaded that is most of it. */
+static uint64_t cgroup_left(void)
+{
+    uint64_t limit = read_number("/sys/fs/cgroup/memory.max", "");
+    uint64_t used = read_number("/sys/fs/cgroup/memory.current", "");
+    if (limit == UINT64_MAX || used == UINT64_MAX) {
+        return UINT64_MAX;
+    }
+    static const char *const cached[] = {"inactive_file ", "active_file "};
+    for (size_t i = 0; i < CMI_LEN(cached); i++) {
+        uint64_t n_bytes = read_number("/sys/fs/cgroup/memory.stat", cached[i]);
+        used -= n_bytes == UINT64_MAX ? 0 : CMI_MIN(n_bytes, used);
+    }
+    return used < limit ? limit - used : 0;
 }
 
 uint64_t cmi_host_memory_available(void)
 {
-    uint64_t host = mem_available();
-    uint64_t limit = read_number("/sys/fs/cgroup/memory.max");
-    if (limit == UINT64_MAX) {
-        return host;
-    }
-    uint64_t used = read_number("/sys/fs/cgroup/memory.current");
-    uint64_t left = used < limit ? limit - used : 0;
+    uint64_t kib = read_number("/proc/meminfo", "MemAvailable:");
+    uint64_t host = kib == UINT64_MAX ? UINT64_MAX : kib * 1024;
+    uint64_t left = cgroup_left();
     return CMI_MIN(host, left);
 }
 
