@@ -55,9 +55,19 @@ class Server:
                 self.serving.set()
         self.serving.set()
 
+    def wait_for_port(self):
+        """For a server that listens and does not serve yet."""
+        end = time.monotonic() + DEADLINE_S
+        while self.port is None:
+            assert time.monotonic() < end and self.process.poll() is None, self.log.decode()
+            self.port = next((port for _, port in self.listening()), None)
+
     def stop(self, signal_number=signal.SIGTERM):
-        """The exit status; what sanitizers say in the log makes it a failure."""
         self.process.send_signal(signal_number)
+        return self.wait()
+
+    def wait(self):
+        """The exit status; what sanitizers say in the log makes it a failure."""
         try:
             status = self.process.wait(DEADLINE_S)
         except subprocess.TimeoutExpired:

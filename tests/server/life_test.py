@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+"""A server's life as its operator sees it: start, readiness, keys, drain, end.
+
+  life_test.py CMINFER MODEL
+"""
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+
+from live_server import DEADLINE_S, Server, read_answer, read_until
+
+CMINFER, MODEL = map(os.path.abspath, sys.argv[1:3])
+
+COMPLETIONS = "/v1/completions"
+SHORT = {"prompt": "a", "max_tokens": 1}
+LONG = {"prompt": "a", "ignore_eos": True, "max_tokens": 2000, "stream": True}
+PROBES = ("/health", "/liveness", "/ping", "/readiness", "/ready")
+
+
+class LifeTest(unittest.TestCase):
+    def start(self, *options, **kwargs):
+        server = Server(CMINFER, MODEL, *options, **kwargs)
+        self.addCleanup(lambda: server.process.poll() is None and server.process.kill())
+        return server
+
+
+class Start(LifeTest):
+    def test_it_is_alive_before_it_is_ready(self):
+        """Loading waits at a chat template that is a pipe, and fails when the pipe is opened."""
+        with tempfile.TemporaryDirectory() as folder:
+            pipe = os.path.join(folder, "template.jinja")
+            os.mkfifo(pipe)
+            server = self.start("--chat-template", pipe, wait=False)
+            server.wait_for_port()
+            for path in ("/health", "/liveness", "/ping", "/metrics", "/version"):
+                self.assertEqual(server.get(path).status, 200, path)
+            for answer in (server.get("/readiness"), server.get("/ready"),
+                           server.get("/v1/models"), server.post(COMPLETIONS, SHORT)):
+                self.assertEqual(answer.status, 503)
+                self.assertEqual(answer.json()["error"]["code"], 503)
+                self.assertIn("Retry-After", answer.headers)
+            open(pipe, "w").close()
+            self.assertEqual(server.wait(), 1)
+            self.assertIn(pipe.encode(), server.log.splitlines()[-1])
+            self.assertEqual(server.log.count(b"cminfer: "), 1)
+
+    def test_probes_of_a_ready_server(self):
+        server = self.start()
+        for path in PROBES:
+            answer = server.get(path)
+            self.assertEqual((answer.status, answer.body), (200, b""), path)
+        self.assertEqual(server.stop(), 0)
+
+    def test_only_this_machine_can_connect_unless_told(self):
+        server = self.start()
+        self.assertEqual(server.listening(), [("0100007F", server.port)])
+        self.assertEqual(server.stop(), 0)
+        server = self.start("--host", "0.0.0.0")
+        self.assertEqual(server.listening(), [("00000000", server.port)])
+        self.assertEqual(server.stop(), 0)
+
+    def test_a_busy_port_is_one_clear_line(self):
+        server = self.start()
+        second = subprocess.run([CMINFER, "serve", MODEL, "--port", str(server.port)],
+                                capture_output=True, text=True, timeout=DEADLINE_S)
+        self.assertEqual(second.returncode, 1)
+        self.assertEqual(second.stderr.count("\n"), 1, second.stderr)
+        for words in (f"port {server.port} is taken by", str(server.pid), "--port"):
+            self.assertIn(words, second.stderr)
+        self.assertEqual(server.get("/health").status, 200)
+        port = server.port
+        self.assertEqual(server.stop(), 0)
+        # The port is free again at once, though its connections are still remembered.
+        third = self.start("--port", str(port))
+        self.assertEqual(third.port, port)
+        self.assertEqual(third.stop(), 0)
+
+
+class Keys(LifeTest):
+    def expect_guarded(self, server, good, bad):
+        requests = [("GET", path) for path in ("/v1/models", "/v1/models/matrix-tiny", "/metrics",
+                                               "/version", "/", "/none")]
+        requests += [("POST", path) for path in ("/v1/chat/completions", COMPLETIONS, "/tokenize",
+                                                 "/detokenize", "/health")]
+        for method, path in requests:
+            for headers in bad:
+                answer = server.request(method, path, b"{}" if method == "POST" else None, headers)
+                if path == "/health":
+                    self.assertEqual(answer.status, 405)
+                    continue
+                self.assertEqual(answer.status, 401, (path, headers))
+                self.assertEqual(answer.json()["error"]["type"], "AuthenticationError")
+                self.assertEqual(answer.headers["WWW-Authenticate"], "Bearer")
+        for path in PROBES:
+            self.assertEqual(server.get(path).status, 200, path)
+        for key in good:
+            headers = {"Authorization": f"Bearer {key}"}
+            self.assertEqual(server.request("GET", "/v1/models", headers=headers).status, 200)
+            self.assertEqual(server.request("POST", COMPLETIONS, SHORT, headers).status, 200)
+        self.assertEqual(server.request("OPTIONS", COMPLETIONS).status, 204)
+
+    def test_they_guard_everything_but_the_probes(self):
+        bad = [{}] + [{"Authorization": value} for value in (
+            "", "Bearer", "Bearer ", "Bearer sesam", "Bearer sesame2", "Bearer Sesame", "sesame",
+            "Basic c2VzYW1l", "Bearer sesame,open", "Bearer " + "x" * 5000)]
+        server = self.start("--api-key", "sesame", "--api-key", "other")
+        self.expect_guarded(server, ["sesame", "other"], bad + [{"X-Api-Key": "sesame"}])
+        self.assertEqual(server.stop(), 0)
+        self.assertNotIn(b"sesame", server.log)
+
+    def test_they_can_come_from_the_environment(self):
+        server = self.start(env={"CMINFER_API_KEY": "sesame"})
+        self.expect_guarded(server, ["sesame"], [{}])
+        self.assertEqual(server.stop(), 0)
+
+
+class End(LifeTest):
+    def test_clients_are_told_and_the_status_is_0(self):
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            server = self.start()
+            stream = server.send(COMPLETIONS, LONG)
+            whole = server.send(COMPLETIONS, {**LONG, "stream": False})
+            queued = server.send(COMPLETIONS, {**LONG, "n": 3})
+            idle = server.connect()
+            server.wait_running(1, 4)
+            self.assertEqual(server.stop(signal_number), 0)
+            for sock in (stream, queued):
+                events = read_answer(sock).body.decode().split("\n\n")
+                self.assertEqual(events[-2:], ["data: [DONE]", ""])
+                self.assertIn('data: {"error":{', events[-3])
+                self.assertIn('"code":503', events[-3])
+                self.assertNotIn('"finish_reason":"', "".join(events))
+            self.assertEqual(read_answer(whole).status, 503)
+            self.assertEqual(idle.recv(1), b"")
+            for sock in (stream, whole, queued, idle):
+                sock.close()
+
+    def test_running_work_may_be_given_time(self):
+        server = self.start("--shutdown-timeout", "100")
+        stream = server.send(COMPLETIONS, {**LONG, "max_tokens": 500})
+        read_until(stream, b"data: ")
+        stopped = []
+        stopper = threading.Thread(target=lambda: stopped.append(server.stop()))
+        server.get("/health")
+        stopper.start()
+        server.wait_for("not ready", lambda: server.get("/readiness").status == 503)
+        self.assertEqual(server.get("/health").status, 200)
+        refused = server.post(COMPLETIONS, SHORT)
+        self.assertEqual((refused.status, refused.json()["error"]["code"]), (503, 503))
+        rest = read_until(stream)
+        self.assertTrue(rest.rstrip(b"\r\n0").endswith(b"data: [DONE]"), rest[-300:])
+        self.assertIn(b'"finish_reason":"length"', rest)
+        stopper.join()
+        self.assertEqual(stopped, [0])
+        stream.close()
+
+    def test_while_requests_are_half_sent(self):
+        server = self.start()
+        half = server.connect()
+        half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{")
+        server.get("/health")
+        self.assertEqual(server.stop(), 0)
+        half.close()
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]])
