@@ -1,3 +1,8 @@
+/* text/chat_template.c - finding, parsing and rendering a model's chat template.
+ *
+ * Templates are parsed once, at load, so that a broken one is reported at start-up and every
+ * request pays for rendering only. Special tokens stay jansson values: they are handed to the
+ * interpreter as variables, borrowed for the render like the messages themselves. */
 #include "text/chat_template.h"
 
 #include <stdio.h>

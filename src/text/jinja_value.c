@@ -1,4 +1,8 @@
-/* text/jinja_value.c - making values, and walking over those that hold others. */
+/* text/jinja_value.c - making values, and walking over those that hold others.
+ *
+ * A dict is two arrays that are searched from the front: those of messages and tools have a handful
+ * of keys, and whoever searches a large one pays a step for every key. That leaves no hash table to
+ * build, and none to attack with keys that collide. */
 #include <string.h>
 
 #include "base/utf8.h"
