@@ -36,24 +36,14 @@ static void run_ffn(cmi_forward *f, const cmi_ffn *ffn)
 
 static void norm_post_attention(cmi_forward *f, uint32_t row)
 {
-    uint32_t n = f->opt.config->hidden_size;
-    float *normed = f->s.normed + (size_t)row * n;
-    f->opt.kernels->rmsnorm(f->s.x + (size_t)row * n, f->layer->post_attention_layernorm,
-                            (float)f->opt.config->rms_norm_eps, n, normed);
-    cmi_forward_to_operand(f, normed, n, cmi_operand_at(f, f->s.operand, (size_t)row * n));
-}
-
-static void add_projected(cmi_forward *f, uint32_t row)
-{
-    uint32_t n = f->opt.config->hidden_size;
-    f->opt.kernels->axpy(1.0f, f->s.projected + (size_t)row * n, n, f->s.x + (size_t)row * n);
+    cmi_forward_norm_x(f, row, f->layer->post_attention_layernorm);
 }
 
 void cmi_stage_dense_ffn(cmi_forward *f)
 {
     cmi_forward_each_row(f, f->batch->n_rows, norm_post_attention);
     run_ffn(f, &f->layer->dense);
-    cmi_forward_each_row(f, f->batch->n_rows, add_projected);
+    cmi_forward_each_row(f, f->batch->n_rows, cmi_forward_add_projected);
 }
 
 /* ---- mixture of experts

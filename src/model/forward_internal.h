@@ -82,6 +82,12 @@ void cmi_forward_each_row(cmi_forward *f, uint32_t n_rows, cmi_row_fn *fn);
 /* Writes n float32 values as operands. */
 void cmi_forward_to_operand(const cmi_forward *f, const float *from, uint32_t n, void *to);
 
+/* normed = rmsnorm(x) of a row, and its operand: what a block of the layer begins with. */
+void cmi_forward_norm_x(cmi_forward *f, uint32_t row_idx, const float *weight);
+
+/* x += projected for a row: what it ends with. A cmi_row_fn. */
+void cmi_forward_add_projected(cmi_forward *f, uint32_t row_idx);
+
 /* to + n values, in operand units. */
 static inline void *cmi_operand_at(const cmi_forward *f, const void *base, size_t n)
 {

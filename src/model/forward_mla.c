@@ -8,11 +8,7 @@
 
 static void norm_input(cmi_forward *f, uint32_t row)
 {
-    uint32_t n = f->opt.config->hidden_size;
-    float *normed = f->s.normed + (size_t)row * n;
-    f->opt.kernels->rmsnorm(f->s.x + (size_t)row * n, f->layer->input_layernorm,
-                            (float)f->opt.config->rms_norm_eps, n, normed);
-    cmi_forward_to_operand(f, normed, n, cmi_operand_at(f, f->s.operand, (size_t)row * n));
+    cmi_forward_norm_x(f, row, f->layer->input_layernorm);
 }
 
 static void norm_q_a(cmi_forward *f, uint32_t row)
@@ -122,12 +118,6 @@ static void attention_to_operand(cmi_forward *f, uint32_t row)
                            cmi_operand_at(f, f->s.o_op, (size_t)row * width));
 }
 
-static void add_projected(cmi_forward *f, uint32_t row)
-{
-    uint32_t n = f->opt.config->hidden_size;
-    f->opt.kernels->axpy(1.0f, f->s.projected + (size_t)row * n, n, f->s.x + (size_t)row * n);
-}
-
 void cmi_stage_output_projection(cmi_forward *f)
 {
     const cmi_model_config *c = f->opt.config;
@@ -135,5 +125,5 @@ void cmi_stage_output_projection(cmi_forward *f)
     cmi_forward_linear(f, &f->layer->o_proj, f->s.o_op,
                        c->num_attention_heads * (size_t)c->v_head_dim, f->batch->n_rows,
                        f->s.projected, c->hidden_size);
-    cmi_forward_each_row(f, f->batch->n_rows, add_projected);
+    cmi_forward_each_row(f, f->batch->n_rows, cmi_forward_add_projected);
 }

@@ -1,4 +1,5 @@
-/* Matrix products and row loops on the team: how work is cut, never what it computes. */
+/* What the stages share: matrix products and row loops on the team (how work is cut, never what it
+ * computes), operands, and a block's first and last step on the residual stream. */
 #include "model/forward_internal.h"
 
 /* Below this many multiply-adds waking the team costs more than it gains. */
@@ -20,6 +21,21 @@ void cmi_forward_to_operand(const cmi_forward *f, const float *from, uint32_t n,
     } else {
         memcpy(to, from, n * sizeof *from);
     }
+}
+
+void cmi_forward_norm_x(cmi_forward *f, uint32_t row, const float *weight)
+{
+    uint32_t n = f->opt.config->hidden_size;
+    float *normed = f->s.normed + (size_t)row * n;
+    f->opt.kernels->rmsnorm(f->s.x + (size_t)row * n, weight, (float)f->opt.config->rms_norm_eps, n,
+                            normed);
+    cmi_forward_to_operand(f, normed, n, cmi_operand_at(f, f->s.operand, (size_t)row * n));
+}
+
+void cmi_forward_add_projected(cmi_forward *f, uint32_t row)
+{
+    uint32_t n = f->opt.config->hidden_size;
+    f->opt.kernels->axpy(1.0f, f->s.projected + (size_t)row * n, n, f->s.x + (size_t)row * n);
 }
 
 typedef struct linear_job {
