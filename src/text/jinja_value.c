@@ -364,8 +364,11 @@ bool cmi_jinja_collect(cmi_jinja_run *r, const cmi_jinja_value *over, cmi_jinja_
         *out = (cmi_jinja_seq){.items = over->dict->keys, .n = n};
         return true;
     case CMI_JINJA_ITERATOR:
-        *out = (cmi_jinja_seq){.items = over->iterator->seq->items + over->iterator->at,
-                               .n = over->iterator->seq->n - over->iterator->at};
+        *out = *over->iterator->seq;
+        if (over->iterator->at > 0) { /* an empty one may have no items to point into */
+            out->items += over->iterator->at;
+            out->n -= over->iterator->at;
+        }
         over->iterator->at = over->iterator->seq->n;
         return true;
     default:
