@@ -185,6 +185,52 @@ static void call_attn_values_bf16(bench *b, const bench_case *c, void (*fn)(void
     call_attn_values_f32(b, c, fn);
 }
 
+static void call_quantize_i8(bench *b, const bench_case *c, void (*fn)(void))
+{
+    float scale;
+    ((cmi_quantize_i8_fn *)fn)((float *)b->work[0], c->n, (uint8_t *)b->work[1], &scale);
+}
+
+static void call_rmsnorm_quantize_i8(bench *b, const bench_case *c, void (*fn)(void))
+{
+    float scale;
+    ((cmi_rmsnorm_quantize_i8_fn *)fn)((float *)b->work[0], (float *)b->work[1], 1e-6f, c->n, NULL,
+                                       (uint8_t *)b->work[2], &scale);
+}
+
+static void call_gemm_i8(bench *b, const bench_case *c, void (*fn)(void))
+{
+    size_t w_bytes = cmi_i8_packed_bytes(c->n_cols, c->n);
+    b->pool_at = b->pool_at + w_bytes > pool_bytes ? 0 : b->pool_at;
+    cmi_gemm_i8_args args = {.x = (uint8_t *)work(b, 0, c->n_rows * (size_t)c->n),
+                             .x_scale = (float *)b->work[2],
+                             .w = b->pool + b->pool_at,
+                             .y = work(b, 1, c->n_rows * c->n_cols * sizeof(float)),
+                             .x_stride = c->n,
+                             .y_stride = c->n_cols,
+                             .n_rows = c->n_rows,
+                             .n_cols = c->n_cols,
+                             .n_k = c->n};
+    ((cmi_gemm_i8_fn *)fn)(&args);
+    b->pool_at += w_bytes;
+}
+
+static void call_combine_f32(bench *b, const bench_case *c, void (*fn)(void))
+{
+    const void *rows[] = {b->work[0], b->work[1]};
+    cmi_combine_args args = {.rows = rows,
+                             .weights = (float *)b->work[0],
+                             .x = (float *)b->work[2],
+                             .n_rows = 2,
+                             .n = c->n};
+    ((cmi_combine_fn *)fn)(&args);
+}
+
+static void call_combine_bf16(bench *b, const bench_case *c, void (*fn)(void))
+{
+    call_combine_f32(b, c, fn);
+}
+
 static bench_case gemm_case(uint32_t n_rows, uint32_t n_cols, uint32_t n_k, size_t element_bytes)
 {
     const double rows = n_rows, cols = n_cols, k = n_k;
@@ -229,7 +275,9 @@ static size_t cases_of(const char *kernel, bench_case cases[CASES_MAX])
     static const uint32_t gemm_rows[] = {1, 2, 4, 8, 16, 64, 256};
     size_t n = 0;
     if (strncmp(kernel, "gemm", 4) == 0) {
-        size_t element_bytes = strcmp(kernel, "gemm_f32") == 0 ? sizeof(float) : sizeof(cmi_bf16);
+        size_t element_bytes = strcmp(kernel, "gemm_f32") == 0  ? sizeof(float)
+                               : strcmp(kernel, "gemm_i8") == 0 ? 1
+                                                                : sizeof(cmi_bf16);
         for (size_t i = 0; i < CMI_LEN(gemm_rows); i++) {
             cases[n++] = gemm_case(gemm_rows[i], 256, 2048, element_bytes);
         }

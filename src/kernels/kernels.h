@@ -21,7 +21,7 @@
 #ifndef CMI_KERNELS_KERNELS_H
 #define CMI_KERNELS_KERNELS_H
 
-#include "base/dtype.h"
+#include "kernels/int8.h"
 
 /* y[r][c] = sum over k of x[r][k] * w[c][k]   (Y = X W^T). Element types by the kernel's name:
  * gemm_f32: x, w float. gemm_bf16: x, w cmi_bf16. y is float32 and is overwritten.
@@ -93,7 +93,12 @@ typedef void cmi_max_sum_exp_fn(const float *z, uint32_t n, float *max_out, floa
     X(softmax_block, cmi_softmax_block_fn)                                                         \
     X(attn_values_f32, cmi_attn_values_fn)                                                         \
     X(attn_values_bf16, cmi_attn_values_fn)                                                        \
-    X(max_sum_exp, cmi_max_sum_exp_fn)
+    X(max_sum_exp, cmi_max_sum_exp_fn)                                                             \
+    X(quantize_i8, cmi_quantize_i8_fn)                                                             \
+    X(rmsnorm_quantize_i8, cmi_rmsnorm_quantize_i8_fn)                                             \
+    X(gemm_i8, cmi_gemm_i8_fn)                                                                     \
+    X(combine_f32, cmi_combine_fn)                                                                 \
+    X(combine_bf16, cmi_combine_fn)
 
 /* The chosen variant of every kernel. A value: copy it freely. */
 typedef struct cmi_kernels {

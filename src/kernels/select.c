@@ -31,6 +31,11 @@ TABLE(softmax_block, ROW_AVX2(softmax_block) ROW_AVX512(softmax_block))
 TABLE(attn_values_f32, ROW_AVX2(attn_values_f32) ROW_AVX512(attn_values_f32))
 TABLE(attn_values_bf16, ROW_AVX2(attn_values_bf16) ROW_AVX512(attn_values_bf16))
 TABLE(max_sum_exp, ROW_AVX2(max_sum_exp) ROW_AVX512(max_sum_exp))
+TABLE(quantize_i8)
+TABLE(rmsnorm_quantize_i8)
+TABLE(gemm_i8)
+TABLE(combine_f32)
+TABLE(combine_bf16)
 
 static const struct {
     const char *name;

@@ -323,3 +323,149 @@ void battery_max_sum_exp(battery *b, cmi_max_sum_exp_fn *fn)
         guarded_release(&b->arrays);
     }
 }
+
+void battery_quantize_i8(battery *b, cmi_quantize_i8_fn *fn)
+{
+    for (size_t i = 0; i < 3 * CMI_LEN(sizes); i++) {
+        const uint32_t n = sizes[i / 3];
+        /* Small, large, and so small that the row counts as zeros. */
+        const int max_exponent = i % 3 == 0 ? 4 : i % 3 == 1 ? 100 : -101;
+        char label[64];
+        (void)snprintf(label, sizeof label, "n %u, kind %zu", n, i % 3);
+        float *x = draw_floats(b, n, 4);
+        for (size_t j = 0; j < n; j++) {
+            x[j] = ldexpf(x[j], max_exponent - 4);
+        }
+        uint8_t *q = guarded_alloc(&b->arrays, n);
+        float scale;
+        fn(x, n, q, &scale);
+        give(b, label, q, n);
+        give(b, label, &scale, sizeof scale);
+        guarded_release(&b->arrays);
+    }
+}
+
+void battery_rmsnorm_quantize_i8(battery *b, cmi_rmsnorm_quantize_i8_fn *fn)
+{
+    for (size_t i = 0; i < 2 * CMI_LEN(sizes); i++) {
+        const uint32_t n = sizes[i / 2];
+        const bool with_y = i % 2 == 1;
+        char label[64];
+        (void)snprintf(label, sizeof label, "n %u%s", n, with_y ? ", with y" : "");
+        float *x = draw_floats(b, n, 50), *w = draw_floats(b, n, 4);
+        float *y = with_y ? new_floats(b, n) : NULL;
+        uint8_t *q = guarded_alloc(&b->arrays, n);
+        float scale;
+        fn(x, w, 1e-6f, n, y, q, &scale);
+        if (with_y) {
+            give(b, label, y, n * sizeof *y);
+        }
+        give(b, label, q, n);
+        give(b, label, &scale, sizeof scale);
+        guarded_release(&b->arrays);
+    }
+}
+
+/* Packed blocks of any bytes, so that even weights of -128 occur; zero outside the matrix. */
+static void *draw_i8_blocks(battery *b, uint32_t n_out, uint32_t n_k)
+{
+    /* A whole number of cache lines before a page border: aligned. */
+    uint8_t *blocks = guarded_alloc(&b->arrays, cmi_i8_packed_bytes(n_out, n_k));
+    memset(blocks, 0, cmi_i8_packed_bytes(n_out, n_k));
+    for (uint32_t c = 0; c < n_out; c++) {
+        uint8_t *block = blocks + c / CMI_I8_BLOCK_COLS * cmi_i8_block_bytes(n_k);
+        uint32_t lane = c % CMI_I8_BLOCK_COLS;
+        int32_t sum = 0;
+        for (uint32_t k = 0; k < n_k; k++) {
+            int8_t w = (int8_t)battery_draw_bits(b);
+            sum += w;
+            block[CMI_I8_HEADER_BYTES + (k / 4 * CMI_I8_BLOCK_COLS + lane) * 4 + k % 4] =
+                (uint8_t)w;
+        }
+        ((float *)(void *)block)[lane] = battery_draw(b, 2);
+        ((int32_t *)(void *)(block + 64))[lane] = -128 * sum;
+    }
+    return blocks;
+}
+
+static void gemm_i8_call(battery *b, cmi_gemm_i8_fn *fn, cmi_i8_out out, uint32_t n_rows,
+                         uint32_t n_cols, uint32_t n_k)
+{
+    char label[96];
+    (void)snprintf(label, sizeof label, "out %d, %u rows, %u columns, k %u", (int)out, n_rows,
+                   n_cols, n_k);
+    uint32_t n_blocks = CMI_DIV_UP(n_cols, (uint32_t)CMI_I8_BLOCK_COLS);
+    uint32_t n_out = out == CMI_I8_OUT_SWIGLU ? 2 * n_blocks * CMI_I8_BLOCK_COLS : n_cols;
+    cmi_gemm_i8_args args = {.x_scale = draw_floats(b, n_rows, 1),
+                             .w = draw_i8_blocks(b, n_out, n_k),
+                             .x_stride = CMI_ROUND_UP((size_t)n_k, (size_t)4) + 4 * (n_rows % 3),
+                             .y_stride = n_cols + n_k % 3,
+                             .n_rows = n_rows,
+                             .n_cols = n_cols,
+                             .n_k = n_k,
+                             .out = out};
+    uint8_t *x = guarded_alloc(&b->arrays, n_rows * args.x_stride);
+    for (size_t i = 0; i < n_rows * args.x_stride; i++) {
+        x[i] = (uint8_t)CMI_MAX(battery_draw_bits(b) % 256, 1u);
+    }
+    args.x = x;
+    size_t n_y = n_rows == 0 ? 0 : (n_rows - 1) * args.y_stride + n_cols;
+    if (out == CMI_I8_OUT_BF16) {
+        args.y = guarded_alloc(&b->arrays, n_y * sizeof(cmi_bf16));
+    } else {
+        args.y = draw_floats(b, n_y, 20); /* also what is added to */
+    }
+    fn(&args);
+    give(b, label, args.y, n_y * (out == CMI_I8_OUT_BF16 ? sizeof(cmi_bf16) : sizeof(float)));
+    guarded_release(&b->arrays);
+}
+
+void battery_gemm_i8(battery *b, cmi_gemm_i8_fn *fn)
+{
+    static const struct {
+        uint32_t n_rows, n_cols, n_k;
+    } shapes[] = {
+        {0, 3, 5},     {3, 0, 5},    {4, 5, 0},     {1, 100, 1000}, {13, 70, 200}, {64, 64, 64},
+        {7, 34, 3500}, {2, 16, 777}, {6, 130, 129}, {33, 130, 65},  {3, 33, 4},    {25, 17, 3},
+    };
+    for (size_t i = 0; i < CMI_LEN(shapes); i++) {
+        for (int out = CMI_I8_OUT_F32; out <= CMI_I8_OUT_SWIGLU; out++) {
+            gemm_i8_call(b, fn, (cmi_i8_out)out, shapes[i].n_rows, shapes[i].n_cols, shapes[i].n_k);
+        }
+    }
+    for (size_t i = 0; i < CMI_LEN(sizes); i++) {
+        cmi_i8_out out = (cmi_i8_out)(i % 4);
+        gemm_i8_call(b, fn, out, 3, 5, sizes[i]);
+        gemm_i8_call(b, fn, out, 2, CMI_MIN(sizes[i], 130u), 40);
+        gemm_i8_call(b, fn, out, 1 + (uint32_t)i, 9, 70);
+    }
+}
+
+static void combine_calls(battery *b, cmi_combine_fn *fn, bool bf16)
+{
+    for (size_t i = 0; i < CMI_LEN(sizes); i++) {
+        const void *rows[9];
+        cmi_combine_args args = {.rows = rows, .n_rows = (uint32_t)i % 10, .n = sizes[i]};
+        char label[64];
+        (void)snprintf(label, sizeof label, "n %u, %u rows", args.n, args.n_rows);
+        for (uint32_t r = 0; r < args.n_rows; r++) {
+            rows[r] = bf16 ? (const void *)draw_bf16_rows(b, 1, args.n, args.n, 30)
+                           : draw_floats(b, args.n, 30);
+        }
+        args.weights = draw_floats(b, args.n_rows, 2);
+        args.x = draw_floats(b, args.n, 30);
+        fn(&args);
+        give(b, label, args.x, args.n * sizeof *args.x);
+        guarded_release(&b->arrays);
+    }
+}
+
+void battery_combine_f32(battery *b, cmi_combine_fn *fn)
+{
+    combine_calls(b, fn, false);
+}
+
+void battery_combine_bf16(battery *b, cmi_combine_fn *fn)
+{
+    combine_calls(b, fn, true);
+}

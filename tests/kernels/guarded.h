@@ -7,7 +7,7 @@
 
 #include "base/compiler.h"
 
-enum { GUARDED_MAX = 8 };
+enum { GUARDED_MAX = 12 };
 
 typedef struct guarded_array {
     unsigned char *map;
