@@ -22,7 +22,8 @@ uint32_t cmi_cpu_flags(void)
     /* Leaf 7's bits by their names in the processor manuals; not every cpuid.h has them all. */
     const uint32_t avx2_ebx = 1u << 5 | 1u << 8;                           /* AVX2, BMI2 */
     const uint32_t avx512_ebx = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* F, DQ, BW, VL */
-    const uint32_t avx512_bf16_eax = 1u << 5;                              /* subleaf 1 */
+    const uint32_t avx512_vnni_ecx = 1u << 11;
+    const uint32_t avx512_bf16_eax = 1u << 5; /* subleaf 1 */
     const uint64_t ymm_states = 0x06, zmm_states = 0xE6;
 
     uint32_t eax, ebx, ecx, edx;
@@ -38,11 +39,14 @@ uint32_t cmi_cpu_flags(void)
     if (!all_set(states, zmm_states) || !all_set(ebx, avx512_ebx)) {
         return CMI_CPU_AVX2;
     }
-    if (max_subleaf < 1 || !__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) ||
-        !all_set(eax, avx512_bf16_eax)) {
+    if (!all_set(ecx, avx512_vnni_ecx)) {
         return CMI_CPU_AVX2 | CMI_CPU_AVX512;
     }
-    return CMI_CPU_AVX2 | CMI_CPU_AVX512 | CMI_CPU_AVX512_BF16;
+    if (max_subleaf < 1 || !__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) ||
+        !all_set(eax, avx512_bf16_eax)) {
+        return CMI_CPU_AVX2 | CMI_CPU_AVX512 | CMI_CPU_AVX512_VNNI;
+    }
+    return CMI_CPU_AVX2 | CMI_CPU_AVX512 | CMI_CPU_AVX512_VNNI | CMI_CPU_AVX512_BF16;
 }
 
 #else

@@ -8,7 +8,8 @@
 #include "kernels/kernels.h"
 
 #define CMI_KERNEL_DECLARE(name, type)                                                             \
-    type cmi_##name##_ref, cmi_##name##_avx2, cmi_##name##_avx512, cmi_##name##_avx512_bf16;
+    type cmi_##name##_ref, cmi_##name##_avx2, cmi_##name##_avx512, cmi_##name##_avx512_vnni,       \
+        cmi_##name##_avx512_bf16;
 CMI_KERNEL_TABLE(CMI_KERNEL_DECLARE)
 #undef CMI_KERNEL_DECLARE
 

@@ -115,7 +115,7 @@ float cmi_logf(float x);
 typedef enum cmi_isa {
     CMI_ISA_REF,
     CMI_ISA_AVX2,   /* x86-64 with AVX2 and FMA */
-    CMI_ISA_AVX512, /* x86-64 with AVX-512 F, BW, VL, DQ; BF16 kernels also need AVX512_BF16 */
+    CMI_ISA_AVX512, /* x86-64 with AVX-512 F, BW, VL, DQ; some kernels also need VNNI, BF16 */
     CMI_ISA_NEON,   /* reserved: no variants yet, so it selects the reference */
 } cmi_isa;
 
@@ -123,7 +123,8 @@ typedef enum cmi_isa {
 enum {
     CMI_CPU_AVX2 = 1u << 0,   /* AVX2, FMA, BMI2 and the operating system saves YMM */
     CMI_CPU_AVX512 = 1u << 1, /* F, BW, VL, DQ and the operating system saves ZMM */
-    CMI_CPU_AVX512_BF16 = 1u << 2,
+    CMI_CPU_AVX512_VNNI = 1u << 2,
+    CMI_CPU_AVX512_BF16 = 1u << 3,
 };
 
 /* What this processor has. Each flag implies those above it. */

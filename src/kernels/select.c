@@ -7,11 +7,14 @@
 #if CMI_ARCH_X86_64
 #define ROW_AVX2(name) {"avx2", CMI_CPU_AVX2, cmi_##name##_avx2},
 #define ROW_AVX512(name) {"avx512", CMI_CPU_AVX512, cmi_##name##_avx512},
+#define ROW_AVX512_VNNI(name)                                                                      \
+    {"avx512_vnni", CMI_CPU_AVX512 | CMI_CPU_AVX512_VNNI, cmi_##name##_avx512_vnni},
 #define ROW_AVX512_BF16(name)                                                                      \
     {"avx512_bf16", CMI_CPU_AVX512 | CMI_CPU_AVX512_BF16, cmi_##name##_avx512_bf16},
 #else
 #define ROW_AVX2(name)
 #define ROW_AVX512(name)
+#define ROW_AVX512_VNNI(name)
 #define ROW_AVX512_BF16(name)
 #endif
 #define TABLE(name, ...)                                                                           \
@@ -31,11 +34,11 @@ TABLE(softmax_block, ROW_AVX2(softmax_block) ROW_AVX512(softmax_block))
 TABLE(attn_values_f32, ROW_AVX2(attn_values_f32) ROW_AVX512(attn_values_f32))
 TABLE(attn_values_bf16, ROW_AVX2(attn_values_bf16) ROW_AVX512(attn_values_bf16))
 TABLE(max_sum_exp, ROW_AVX2(max_sum_exp) ROW_AVX512(max_sum_exp))
-TABLE(quantize_i8)
-TABLE(rmsnorm_quantize_i8)
-TABLE(gemm_i8)
-TABLE(combine_f32)
-TABLE(combine_bf16)
+TABLE(quantize_i8, ROW_AVX512(quantize_i8))
+TABLE(rmsnorm_quantize_i8, ROW_AVX512(rmsnorm_quantize_i8))
+TABLE(gemm_i8, ROW_AVX512_VNNI(gemm_i8))
+TABLE(combine_f32, ROW_AVX512(combine_f32))
+TABLE(combine_bf16, ROW_AVX512(combine_bf16))
 
 static const struct {
     const char *name;
@@ -43,7 +46,8 @@ static const struct {
 } isas[] = {
     [CMI_ISA_REF] = {"ref", 0},
     [CMI_ISA_AVX2] = {"avx2", CMI_CPU_AVX2},
-    [CMI_ISA_AVX512] = {"avx512", CMI_CPU_AVX2 | CMI_CPU_AVX512 | CMI_CPU_AVX512_BF16},
+    [CMI_ISA_AVX512] = {"avx512",
+                        CMI_CPU_AVX2 | CMI_CPU_AVX512 | CMI_CPU_AVX512_VNNI | CMI_CPU_AVX512_BF16},
     [CMI_ISA_NEON] = {"neon", 0},
 };
 

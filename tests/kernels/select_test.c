@@ -2,7 +2,8 @@
 
 #include "kernels/variants.h"
 
-static const uint32_t all_flags = CMI_CPU_AVX2 | CMI_CPU_AVX512 | CMI_CPU_AVX512_BF16;
+static const uint32_t all_flags =
+    CMI_CPU_AVX2 | CMI_CPU_AVX512 | CMI_CPU_AVX512_VNNI | CMI_CPU_AVX512_BF16;
 
 static void each_kernel_gets_the_last_row_that_the_flags_allow(void **state)
 {
