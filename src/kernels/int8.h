@@ -4,9 +4,9 @@
  * activation is INT8 with one scale for each token, made on the fly. Integer sums are exact, so an
  * INT8 product has the same bits whatever the order, the tile or the instruction.
  *
- * A quantized row is n bytes of value + 128 (what the x86 dot product wants as its unsigned
- * operand) and one float32 scale; the bytes from n to the next multiple of 4 may be anything that
- * is readable.
+ * A quantized row is n bytes of value + 128, from 1 to 255 (what the x86 dot product wants as its
+ * unsigned operand), and one float32 scale; the bytes from n to the next multiple of 4 may be
+ * anything that is readable.
  *
  * Packed weights have one layout on every ISA, so that packed experts can move between hosts. A
  * block holds 16 consecutive outputs:

@@ -34,11 +34,11 @@ TABLE(softmax_block, ROW_AVX2(softmax_block) ROW_AVX512(softmax_block))
 TABLE(attn_values_f32, ROW_AVX2(attn_values_f32) ROW_AVX512(attn_values_f32))
 TABLE(attn_values_bf16, ROW_AVX2(attn_values_bf16) ROW_AVX512(attn_values_bf16))
 TABLE(max_sum_exp, ROW_AVX2(max_sum_exp) ROW_AVX512(max_sum_exp))
-TABLE(quantize_i8, ROW_AVX512(quantize_i8))
-TABLE(rmsnorm_quantize_i8, ROW_AVX512(rmsnorm_quantize_i8))
-TABLE(gemm_i8, ROW_AVX512_VNNI(gemm_i8))
-TABLE(combine_f32, ROW_AVX512(combine_f32))
-TABLE(combine_bf16, ROW_AVX512(combine_bf16))
+TABLE(quantize_i8, ROW_AVX2(quantize_i8) ROW_AVX512(quantize_i8))
+TABLE(rmsnorm_quantize_i8, ROW_AVX2(rmsnorm_quantize_i8) ROW_AVX512(rmsnorm_quantize_i8))
+TABLE(gemm_i8, ROW_AVX2(gemm_i8) ROW_AVX512_VNNI(gemm_i8))
+TABLE(combine_f32, ROW_AVX2(combine_f32) ROW_AVX512(combine_f32))
+TABLE(combine_bf16, ROW_AVX2(combine_bf16) ROW_AVX512(combine_bf16))
 
 static const struct {
     const char *name;

@@ -406,7 +406,7 @@ static void gemm_i8_call(battery *b, cmi_gemm_i8_fn *fn, cmi_i8_out out, uint32_
                              .out = out};
     uint8_t *x = guarded_alloc(&b->arrays, n_rows * args.x_stride);
     for (size_t i = 0; i < n_rows * args.x_stride; i++) {
-        x[i] = (uint8_t)CMI_MAX(battery_draw_bits(b) % 256, 1u);
+        x[i] = (uint8_t)(1 + battery_draw_bits(b) % 255);
     }
     args.x = x;
     size_t n_y = n_rows == 0 ? 0 : (n_rows - 1) * args.y_stride + n_cols;
