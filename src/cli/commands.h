@@ -20,10 +20,12 @@ int cmi_cmd_eval(int argc, char **argv);
 /* Prints "cminfer: LINE" to standard error and returns CMI_EXIT_FAILED. */
 int cmi_cli_fail(const cmi_error *err);
 
-/* What --dtype, --threads, --isa, --max-num-batched-tokens, --max-model-len and MODEL said. */
+/* What --dtype, --quantization, --threads, --isa, --max-num-batched-tokens, --max-model-len and
+ * MODEL said. */
 typedef struct cmi_model_options {
     const char *model;
     const char *dtype;
+    const char *quantization;
     const char *isa;
     uint32_t n_threads;
     uint32_t max_num_batched_tokens;

@@ -20,12 +20,12 @@ int cmi_cli_usage(const char *line)
     return CMI_EXIT_USAGE;
 }
 
-enum { MODEL_OPTION_ROWS = 7 };
+enum { MODEL_OPTION_ROWS = 8 };
 
 /* Fills the table (with its end mark) with options that are stored in opt. */
 static void make_table(cmi_option table[MODEL_OPTION_ROWS], cmi_model_options *opt)
 {
-    *opt = (cmi_model_options){.dtype = "auto", .isa = "auto"};
+    *opt = (cmi_model_options){.dtype = "auto", .quantization = "auto", .isa = "auto"};
     const cmi_option rows[MODEL_OPTION_ROWS] = {
         {"model|model-path|m", "DIR", "the model, instead of the first argument", CMI_OPTION_TEXT,
          &opt->model, 0, 0},
@@ -33,6 +33,14 @@ static void make_table(cmi_option table[MODEL_OPTION_ROWS], cmi_model_options *o
          "bf16: BF16 weights and KV (the default: auto)\n"
          "f32: float32 throughout, twice the memory, for verification",
          CMI_OPTION_TEXT, &opt->dtype, 0, 0},
+        {"quantization|q", "METHOD",
+         "w8a8-int8: INT8 weights, quantized while loading, and INT8\n"
+         "activations: half the memory of BF16\n"
+         "none: every weight as --dtype says\n"
+         "auto (the default): INT8 checkpoints (compressed-tensors\n"
+         "int-quantized, w8a8_int8) as INT8 with the head as stored, others\n"
+         "as --dtype says",
+         CMI_OPTION_TEXT, &opt->quantization, 0, 0},
         {"threads|t", "N", "computing threads (default: one for each processor)", CMI_OPTION_UINT,
          &opt->n_threads, 1, 1024},
         {"isa", "ISA", "ref, avx2, avx512 or neon: use at most this (default: the best there is)",
@@ -86,6 +94,16 @@ static cmi_status parse_types(cmi_instance_options *instance, const cmi_model_op
         return cmi_error_set(err, CMI_ERR_INVALID, "--dtype takes bf16, f32 or auto, not \"%s\"",
                              opt->dtype);
     }
+    if (strcmp(opt->quantization, "w8a8-int8") == 0 ||
+        strcmp(opt->quantization, "w8a8_int8") == 0 || strcmp(opt->quantization, "int8") == 0) {
+        instance->quantization = CMI_QUANTIZATION_W8A8_INT8;
+    } else if (strcmp(opt->quantization, "none") == 0) {
+        instance->quantization = CMI_QUANTIZATION_NONE;
+    } else if (strcmp(opt->quantization, "auto") != 0) {
+        return cmi_error_set(err, CMI_ERR_INVALID,
+                             "--quantization takes w8a8-int8, none or auto, not \"%s\"",
+                             opt->quantization);
+    }
     if (strcmp(opt->isa, "auto") == 0) {
         instance->isa = cmi_isa_best(cmi_cpu_flags());
     } else if (!cmi_isa_parse(opt->isa, &instance->isa)) {
@@ -110,15 +128,16 @@ static void say_what_is_in_use(const cmi_instance *instance, const char *dir)
         cmi_log(CMI_LOG_WARN,
                 "this processor (or --isa) has no AVX2: the slow reference kernels run");
     }
-    cmi_log(
-        CMI_LOG_INFO,
-        "model %s: dtype %s, isa %s, threads %u, weights %.2f GiB%s, KV %.2f GiB for %u tokens, "
-        "scratch %.2f GiB, chunk %u",
-        dir, cmi_dtype_name(instance->dtype), cmi_isa_name(instance->isa),
-        cmi_team_size(instance->team), (double)instance->weights->n_bytes / (1 << 30),
-        instance->weights->mtp != NULL ? " with the MTP layer" : "",
-        (double)instance->kv_bytes / (1 << 30), instance->max_model_len,
-        (double)instance->scratch_bytes / (1 << 30), instance->max_num_batched_tokens);
+    cmi_log(CMI_LOG_INFO,
+            "model %s: weights %s, attention and KV %s, isa %s, threads %u, weights %.2f GiB%s, KV "
+            "%.2f GiB for %u tokens, "
+            "scratch %.2f GiB, chunk %u",
+            dir, cmi_dtype_name(instance->weights_dtype), cmi_dtype_name(instance->dtype),
+            cmi_isa_name(instance->isa), cmi_team_size(instance->team),
+            (double)instance->weights->n_bytes / (1 << 30),
+            instance->weights->mtp != NULL ? " with the MTP layer" : "",
+            (double)instance->kv_bytes / (1 << 30), instance->max_model_len,
+            (double)instance->scratch_bytes / (1 << 30), instance->max_num_batched_tokens);
 }
 
 cmi_status cmi_cli_open_model(cmi_instance **instance_out, cmi_buf *dir_out,

@@ -40,7 +40,8 @@ static cmi_forward_options forward_options(cmi_instance *in, const cmi_kv_layout
 
 static cmi_weights_options weights_options(const cmi_instance *in, const cmi_instance_options *opt)
 {
-    return (cmi_weights_options){.dtype = opt->dtype,
+    return (cmi_weights_options){.dtype = in->weights_dtype,
+                                 .int8_head = opt->quantization == CMI_QUANTIZATION_W8A8_INT8,
                                  .with_mtp =
                                      opt->with_mtp && in->config.num_nextn_predict_layers > 0,
                                  .team = in->team,
@@ -94,8 +95,8 @@ static cmi_status fit_memory(cmi_instance *in, const cmi_instance_options *opt,
         return cmi_error_set(err, CMI_ERR_NO_MEMORY,
                              "%s does not fit in memory: %.1f GiB of weights as %s are needed, "
                              "%.1f GiB are available",
-                             opt->model_dir, gib(plan.weights_bytes), cmi_dtype_name(opt->dtype),
-                             gib(available));
+                             opt->model_dir, gib(plan.weights_bytes),
+                             cmi_dtype_name(in->weights_dtype), gib(available));
     }
     uint64_t total = plan.weights_bytes + plan.kv_bytes + plan.scratch_bytes;
     if (total > available) {
@@ -119,9 +120,29 @@ static void choose_kernels(cmi_instance *in, cmi_isa isa)
     in->isa = cmi_isa_best(flags);
 }
 
+/* The auto rules of cmi_quantization. */
+static cmi_status choose_types(cmi_instance *in, const cmi_instance_options *opt, cmi_error *err)
+{
+    bool is_int8 = opt->quantization == CMI_QUANTIZATION_W8A8_INT8 ||
+                   (opt->quantization == CMI_QUANTIZATION_AUTO && in->config.is_int8 &&
+                    opt->dtype == CMI_DTYPE_BF16);
+    if (is_int8 && opt->dtype != CMI_DTYPE_BF16) {
+        return cmi_error_set(err, CMI_ERR_INVALID,
+                             "INT8 weights go with dtype bf16 only: use --quantization none with "
+                             "--dtype f32");
+    }
+    in->dtype = opt->dtype;
+    in->weights_dtype = is_int8 ? CMI_DTYPE_I8 : opt->dtype;
+    return CMI_OK;
+}
+
 static cmi_status open_parts(cmi_instance *in, const cmi_instance_options *opt, cmi_error *err)
 {
     cmi_status st = cmi_model_config_load(&in->config, &in->generation, opt->model_dir, err);
+    if (st != CMI_OK) {
+        return st;
+    }
+    st = choose_types(in, opt, err);
     if (st != CMI_OK) {
         return st;
     }
@@ -131,7 +152,7 @@ static cmi_status open_parts(cmi_instance *in, const cmi_instance_options *opt, 
         return st;
     }
     cmi_weights_options weights = weights_options(in, opt);
-    cmi_kv_layout layout = cmi_kv_layout_make(&in->config, opt->dtype, weights.with_mtp);
+    cmi_kv_layout layout = cmi_kv_layout_make(&in->config, in->dtype, weights.with_mtp);
     st = fit_memory(in, opt, &layout, err);
     if (st != CMI_OK) {
         return st;
@@ -160,7 +181,6 @@ cmi_status cmi_instance_open(cmi_instance **instance_out, const cmi_instance_opt
                              cmi_error *err)
 {
     cmi_instance *in = cmi_alloc(1, sizeof *in);
-    in->dtype = opt->dtype;
     in->max_num_batched_tokens = opt->max_num_batched_tokens > 0
                                      ? opt->max_num_batched_tokens
                                      : CMI_DEFAULT_MAX_NUM_BATCHED_TOKENS;

@@ -10,9 +10,16 @@
 #include "engine/kv_pool.h"
 #include "model/forward.h"
 
+typedef enum cmi_quantization {
+    CMI_QUANTIZATION_AUTO, /* INT8 checkpoints stay INT8 (their head in BF16), others as dtype */
+    CMI_QUANTIZATION_NONE, /* everything as dtype */
+    CMI_QUANTIZATION_W8A8_INT8, /* all linears INT8, the head too */
+} cmi_quantization;
+
 typedef struct cmi_instance_options {
     const char *model_dir;
-    cmi_dtype dtype;                 /* F32 or BF16: weights, operands and KV */
+    cmi_dtype dtype;                 /* F32 or BF16: KV, operands, and weights that are not INT8 */
+    cmi_quantization quantization;   /* INT8 goes with BF16 only */
     cmi_isa isa;                     /* at most this */
     uint32_t n_threads;              /* 0: one for every processor */
     uint32_t max_num_batched_tokens; /* rows of a step, the chunk of a prefill; 0: the default */
@@ -28,8 +35,9 @@ enum { CMI_DEFAULT_MAX_NUM_BATCHED_TOKENS = 512 };
 typedef struct cmi_instance {
     cmi_model_config config;
     cmi_generation_config generation;
-    cmi_isa isa; /* in use */
-    cmi_dtype dtype;
+    cmi_isa isa;             /* in use */
+    cmi_dtype dtype;         /* of KV and attention: F32 or BF16 */
+    cmi_dtype weights_dtype; /* of the linears: dtype or I8 */
     uint32_t max_model_len;
     uint32_t max_num_batched_tokens;
     cmi_kernels kernels;

@@ -74,7 +74,8 @@ typedef struct cmi_model_config {
     double rope_theta;
     cmi_rope_scaling rope_scaling;
     cmi_fp8_config fp8;
-    uint32_t bos_token_id;     /* UINT32_MAX: none */
+    bool is_int8;          /* the linears are INT8 with one scale for each output (weight_scale) */
+    uint32_t bos_token_id; /* UINT32_MAX: none */
     uint32_t eos_token_ids[8]; /* config.json and generation_config.json together */
     uint32_t n_eos_token_ids;
 } cmi_model_config;

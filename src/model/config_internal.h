@@ -21,6 +21,7 @@ enum {
     CMI_CONFIG_MAX_HEAD_DIM = 1 << 12,
     CMI_CONFIG_MAX_RANK = 1 << 16,
     CMI_CONFIG_MAX_EXPERTS = CMI_GATE_MAX_EXPERTS,
+    CMI_CONFIG_MAX_EXPERTS_PER_TOK = CMI_GATE_MAX_TOP_K,
     CMI_CONFIG_MAX_SHARED_EXPERTS = 1 << 6,
     CMI_CONFIG_MAX_POSITIONS = 1 << 24, /* what a request message can hold, and rope.c reduce */
     CMI_CONFIG_MAX_FP8_BLOCK = 1 << 16,

@@ -1,5 +1,5 @@
-/* model/config_parts.c - the fields of config.json that belong to experts, positions and
- * quantization; see config.h for what they mean and config.c for the rest. */
+/* model/config_parts.c - the fields of config.json that belong to experts and positions;
+ * see config.h for what they mean and config.c for the rest. */
 #include "model/config_internal.h"
 
 #include <stdio.h>
@@ -86,7 +86,9 @@ void cmi_config_read_experts(cmi_json_fields *f, cmi_model_config *c, cmi_config
     const cmi_json_need need = CMI_JSON_REQUIRED;
     cmi_json_u32(f, "moe_intermediate_size", need, 1, CMI_CONFIG_MAX_WIDTH,
                  &c->moe_intermediate_size);
-    cmi_json_u32(f, "num_experts_per_tok", need, 1, c->n_routed_experts, &c->num_experts_per_tok);
+    cmi_json_u32(f, "num_experts_per_tok", need, 1,
+                 CMI_MIN(c->n_routed_experts, (uint32_t)CMI_CONFIG_MAX_EXPERTS_PER_TOK),
+                 &c->num_experts_per_tok);
     const cmi_json_need may = CMI_JSON_OPTIONAL;
     cmi_json_u32(f, "n_shared_experts", may, 0, CMI_CONFIG_MAX_SHARED_EXPERTS,
                  &c->n_shared_experts);
@@ -177,59 +179,4 @@ void cmi_config_read_rope(cmi_json_fields *f, cmi_model_config *c)
         cmi_json_fail(f, CMI_ERR_UNSUPPORTED, "rope_interleave",
                       "false (pairs half a head apart) is not supported; true (neighbours) is");
     }
-}
-
-/* ---- Quantization ---- */
-
-static void read_fp8(cmi_json_fields *f, cmi_fp8_config *fp8)
-{
-    const char *fmt = "e4m3";
-    cmi_json_string(f, "fmt", &fmt);
-    if (strcmp(fmt, "e4m3") != 0) {
-        cmi_json_fail(f, CMI_ERR_UNSUPPORTED, "fmt", "\"%.40s\" is not supported; e4m3 is", fmt);
-    }
-    const json_t *block = cmi_json_get(f, "weight_block_size");
-    const json_t *dims[2] = {json_array_get(block, 0), json_array_get(block, 1)};
-    if (json_array_size(block) != 2 || !json_is_integer(dims[0]) || !json_is_integer(dims[1])) {
-        cmi_json_fail(f, CMI_ERR_UNSUPPORTED, "weight_block_size",
-                      "is not a list of two sizes: only block scales are supported");
-        return;
-    }
-    long long rows = json_integer_value(dims[0]);
-    long long cols = json_integer_value(dims[1]);
-    if (rows < 1 || rows > CMI_CONFIG_MAX_FP8_BLOCK || cols < 1 ||
-        cols > CMI_CONFIG_MAX_FP8_BLOCK) {
-        cmi_json_fail(f, CMI_ERR_BAD_DATA, "weight_block_size", "[%lld, %lld] is not in 1..%d",
-                      rows, cols, CMI_CONFIG_MAX_FP8_BLOCK);
-        return;
-    }
-    *fp8 = (cmi_fp8_config){(uint32_t)rows, (uint32_t)cols};
-}
-
-void cmi_config_read_quantization(cmi_json_fields *f, cmi_model_config *c)
-{
-    if (cmi_json_get(f, "compression_config") != NULL) {
-        cmi_json_fail(f, CMI_ERR_UNSUPPORTED, "compression_config", "is not supported");
-    }
-    const json_t *object = cmi_json_get(f, "quantization_config");
-    if (object == NULL || f->status != CMI_OK) {
-        return;
-    }
-    if (!json_is_object(object)) {
-        cmi_json_fail(f, CMI_ERR_BAD_DATA, "quantization_config", "is not an object");
-        return;
-    }
-    cmi_json_fields sub = {object, f->file, "quantization_config.", f->err, CMI_OK};
-    const char *method = NULL;
-    cmi_json_string(&sub, "quant_method", &method);
-    if (method == NULL) {
-        cmi_json_fail(&sub, CMI_ERR_BAD_DATA, "quant_method", "is missing");
-    } else if (strcmp(method, "fp8") != 0) {
-        cmi_json_fail(&sub, CMI_ERR_UNSUPPORTED, "quant_method",
-                      "\"%.40s\" is not supported; fp8 is, and checkpoints that are not quantized",
-                      method);
-    } else {
-        read_fp8(&sub, &c->fp8);
-    }
-    f->status = sub.status;
 }

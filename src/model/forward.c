@@ -21,6 +21,21 @@ static void *cut(piece_cutter *cutter, size_t n, size_t item_bytes)
     return piece;
 }
 
+/* Bytes of a row of n values in the largest type that the weights may have; value is the forward's
+ * own. */
+static size_t operand_bytes(size_t n, size_t value)
+{
+    return CMI_MAX(n * value, cmi_operand_row_bytes(CMI_DTYPE_I8, n));
+}
+
+static cmi_operand cut_operand(piece_cutter *p, size_t rows, size_t n, size_t value)
+{
+    cmi_operand op = {0};
+    op.values = cut(p, rows, operand_bytes(n, value));
+    op.scales = cut(p, rows, sizeof *op.scales);
+    return op;
+}
+
 static void cut_attention(piece_cutter *p, cmi_forward_scratch *s, const cmi_forward_options *opt,
                           size_t value)
 {
@@ -33,14 +48,16 @@ static void cut_attention(piece_cutter *p, cmi_forward_scratch *s, const cmi_for
     size_t rank = c->kv_lora_rank;
     size_t v = c->v_head_dim;
     size_t workers = cmi_team_size(opt->team);
-    s->q_a = cut(p, rows * c->q_lora_rank, sizeof(float));
-    s->q_a_op = cut(p, rows * c->q_lora_rank, value);
-    s->kv_a = cut(p, rows * (rank + rope), sizeof(float));
+    s->qkv_a = cut(p, rows * (c->q_lora_rank + rank + rope), sizeof(float));
+    s->q_a_op = cut_operand(p, rows, c->q_lora_rank, value);
+    s->o_proj_op = cut_operand(p, rows, heads * v, value);
     s->q = cut(p, rows * heads * (nope + rope), sizeof(float));
     s->q_op = cut(p, rows * heads * (nope + rope), value);
     s->q_abs = cut(p, decode * heads * rank, sizeof(float));
     s->q_abs_op = cut(p, decode * heads * (rank + rope), value);
     s->kv_block = cut(p, CMI_KV_PAGE_TOKENS * heads * (nope + v), sizeof(float));
+    s->latent = cut(p, CMI_KV_PAGE_TOKENS * rank, sizeof(float));
+    s->latent_op = cut_operand(p, CMI_KV_PAGE_TOKENS, rank, value);
     s->k_block_op = cut(p, CMI_KV_PAGE_TOKENS * heads * (nope + rope), value);
     s->v_block_op = cut(p, CMI_KV_PAGE_TOKENS * heads * v, value);
     s->o = cut(p, rows * heads * v, sizeof(float));
@@ -59,19 +76,26 @@ static void cut_ffn(piece_cutter *p, cmi_forward_scratch *s, const cmi_forward_o
     size_t rows = opt->max_rows;
     size_t pairs = c->n_routed_experts > 0 ? rows * c->num_experts_per_tok : 0;
     size_t shared = (size_t)c->n_shared_experts * c->moe_intermediate_size;
-    size_t one = rows * CMI_MAX((size_t)c->intermediate_size, shared);
-    size_t width = CMI_MAX(one, pairs * c->moe_intermediate_size);
-    s->projected = cut(p, rows * c->hidden_size, sizeof(float));
+    size_t moe = c->moe_intermediate_size;
+    size_t hidden = c->hidden_size;
+    s->tile_values = 2 * (size_t)CMI_FLOAT_TILE_ROWS * CMI_TILE_COLS_MAX;
+    s->tile = cut(p, cmi_team_size(opt->team) * s->tile_values, sizeof(float));
     s->gate_logits = cut(p, rows * c->n_routed_experts, sizeof(float));
     s->expert_ids = cut(p, pairs, sizeof(uint32_t));
     s->expert_weights = cut(p, pairs, sizeof(float));
     s->expert_begin = cut(p, c->n_routed_experts + 2, sizeof(uint32_t));
-    s->active_experts = cut(p, c->n_routed_experts, sizeof(uint32_t));
     s->slot_of = cut(p, pairs, sizeof(uint32_t));
-    s->expert_x = cut(p, pairs * c->hidden_size, value);
-    s->expert_y = cut(p, pairs * c->hidden_size, sizeof(float));
-    s->ffn_gate_up = cut(p, 2 * width, sizeof(float));
-    s->ffn_op = cut(p, width, value);
+    s->groups = cut(p, c->n_routed_experts + 1, sizeof *s->groups);
+    s->expert_x = cut_operand(p, pairs, hidden, value);
+    s->expert_y = cut(p, pairs * hidden, value);
+    s->shared_y = cut(p, shared > 0 ? rows * hidden : 0, value);
+    s->ffn_act = cut(p, CMI_MAX(pairs * moe, rows * c->intermediate_size), sizeof(float));
+    size_t routed_bytes = pairs * operand_bytes(moe, value);
+    size_t dense_bytes = rows * operand_bytes(c->intermediate_size, value);
+    s->ffn_op.values = cut(p, CMI_MAX(routed_bytes, dense_bytes), 1);
+    s->ffn_op.scales = cut(p, CMI_MAX(pairs, rows), sizeof(float));
+    s->shared_act = cut(p, rows * shared, sizeof(float));
+    s->shared_op = cut_operand(p, rows, shared, value);
 }
 
 /* Places everything at base and returns the bytes; base NULL only counts. */
@@ -85,9 +109,9 @@ static size_t cut_scratch(cmi_forward_scratch *s, const cmi_forward_options *opt
     s->x = cut(&p, rows * c->hidden_size, sizeof(float));
     s->normed = cut(&p, rows * c->hidden_size, sizeof(float));
     s->hidden = cut(&p, rows * c->hidden_size, sizeof(float));
-    s->operand = cut(
-        &p, CMI_MAX(rows, (size_t)CMI_FORWARD_MAX_HEAD_ROWS) * c->hidden_size * (with_mtp ? 2 : 1),
-        value);
+    s->operand = cut_operand(&p, CMI_MAX(rows, (size_t)CMI_FORWARD_MAX_HEAD_ROWS),
+                             (size_t)c->hidden_size * (with_mtp ? 2 : 1), value);
+    s->joined = cut(&p, with_mtp ? 2 * rows * c->hidden_size : 0, sizeof(float));
     s->row_span = cut(&p, rows, sizeof(uint32_t));
     cut_attention(&p, s, opt, value);
     cut_ffn(&p, s, opt, value);
@@ -156,13 +180,26 @@ static void join_mtp_row(cmi_forward *f, uint32_t row)
     const cmi_mtp_weights *mtp = f->opt.weights->mtp;
     uint32_t n = f->opt.config->hidden_size;
     float eps = (float)f->opt.config->rms_norm_eps;
-    float *normed = f->s.normed + (size_t)row * n;
-    look_up(f, row, normed);
-    f->opt.kernels->rmsnorm(normed, mtp->enorm, eps, n, normed);
-    cmi_forward_to_operand(f, normed, n, cmi_operand_at(f, f->s.operand, 2 * (size_t)row * n));
-    f->opt.kernels->rmsnorm(f->batch->mtp_hidden + (size_t)row * n, mtp->hnorm, eps, n, normed);
-    cmi_forward_to_operand(f, normed, n,
-                           cmi_operand_at(f, f->s.operand, (2 * (size_t)row + 1) * n));
+    float *joined = f->s.joined + 2 * (size_t)row * n;
+    look_up(f, row, joined);
+    f->opt.kernels->rmsnorm(joined, mtp->enorm, eps, n, joined);
+    f->opt.kernels->rmsnorm(f->batch->mtp_hidden + (size_t)row * n, mtp->hnorm, eps, n, joined + n);
+    cmi_forward_write_operand(f, joined, &f->s.operand, row);
+}
+
+static void embed_mtp_rows(cmi_forward *f)
+{
+    const cmi_linear *eh_proj = &f->opt.weights->mtp->eh_proj;
+    uint32_t hidden = f->opt.config->hidden_size;
+    cmi_operand_begin(&f->s.operand, eh_proj->dtype, 2 * hidden);
+    cmi_forward_each_row(f, f->batch->n_rows, join_mtp_row);
+    cmi_product product = {.f = f,
+                           .linear = eh_proj,
+                           .x = &f->s.operand,
+                           .n_rows = f->batch->n_rows,
+                           .y = f->s.x,
+                           .y_stride = hidden};
+    cmi_forward_product(&product);
 }
 
 static void final_norm_row(cmi_forward *f, uint32_t row)
@@ -199,13 +236,10 @@ void cmi_forward_begin(cmi_forward *f, const cmi_batch *batch)
         f->layer_end = f->opt.config->num_hidden_layers;
         cmi_forward_each_row(f, batch->n_rows, embed_row);
     } else {
-        uint32_t hidden = f->opt.config->hidden_size;
         f->kv_begin = 1;
         f->layer_idx = f->opt.config->num_hidden_layers;
         f->layer_end = f->layer_idx + 1;
-        cmi_forward_each_row(f, batch->n_rows, join_mtp_row);
-        cmi_forward_linear(f, &f->opt.weights->mtp->eh_proj, f->s.operand, 2 * (size_t)hidden,
-                           batch->n_rows, f->s.x, hidden);
+        embed_mtp_rows(f);
     }
     enter_layer(f);
 }
@@ -254,11 +288,17 @@ const float *cmi_forward_hidden(const cmi_forward *f)
 
 void cmi_forward_logits(cmi_forward *f, const float *hidden, uint32_t n, float *logits_out)
 {
+    const cmi_linear *head = &f->opt.weights->lm_head;
     size_t width = f->opt.config->hidden_size;
+    cmi_operand_begin(&f->s.operand, head->dtype, (uint32_t)width);
     for (uint32_t i = 0; i < n; i++) {
-        cmi_forward_to_operand(f, hidden + i * width, (uint32_t)width,
-                               cmi_operand_at(f, f->s.operand, i * width));
+        cmi_forward_write_operand(f, hidden + i * width, &f->s.operand, i);
     }
-    cmi_forward_linear(f, &f->opt.weights->lm_head, f->s.operand, width, n, logits_out,
-                       f->opt.config->vocab_size);
+    cmi_product product = {.f = f,
+                           .linear = head,
+                           .x = &f->s.operand,
+                           .n_rows = n,
+                           .y = logits_out,
+                           .y_stride = head->n_out};
+    cmi_forward_product(&product);
 }

@@ -93,13 +93,12 @@ static void unabsorb_head(void *arg, uint32_t head, uint32_t worker)
     (void)worker;
     cmi_forward *f = arg;
     const cmi_model_config *c = f->opt.config;
-    const cmi_linear *kv_b = &f->layer->kv_b_proj;
-    size_t w_row = head * (size_t)(c->qk_nope_head_dim + c->v_head_dim) + c->qk_nope_head_dim;
+    const cmi_linear *w_uv = &f->layer->w_uv;
     cmi_gemm_args args = {.x = cmi_operand_at(f, f->s.o_op, head * (size_t)c->kv_lora_rank),
-                          .w = cmi_operand_at(f, kv_b->w, w_row * kv_b->stride),
+                          .w = cmi_operand_at(f, w_uv->w, head * f->layer->w_uv_head_stride),
                           .y = f->s.o + head * (size_t)c->v_head_dim,
                           .x_stride = c->num_attention_heads * (size_t)c->kv_lora_rank,
-                          .w_stride = kv_b->stride,
+                          .w_stride = w_uv->stride,
                           .y_stride = c->num_attention_heads * (size_t)c->v_head_dim,
                           .n_rows = f->n_decode_rows,
                           .n_cols = c->v_head_dim,
@@ -225,6 +224,42 @@ static void finish_prefill_row(cmi_forward *f, uint32_t row)
     }
 }
 
+/* A stored row as INT8, for an INT8 kv_b_proj. */
+static void quantize_latent(void *arg, uint32_t t, uint32_t worker)
+{
+    (void)worker;
+    const prefill_page *page = arg;
+    cmi_forward *f = page->f;
+    uint32_t rank = f->opt.config->kv_lora_rank;
+    float *latent = f->s.latent + (size_t)t * rank;
+    f->opt.kernels->widen_bf16(cmi_operand_at(f, page->kv, t * (size_t)f->opt.kv_layout.row_stride),
+                               rank, latent);
+    cmi_forward_write_operand(f, latent, &f->s.latent_op, t);
+}
+
+/* kv_block = kv_b_proj of the page's stored rows. */
+static void expand_page(prefill_page *page, size_t width)
+{
+    cmi_forward *f = page->f;
+    const cmi_linear *kv_b = &f->layer->kv_b_proj;
+    cmi_operand stored = {.values = (void *)(uintptr_t)page->kv,
+                          .row_bytes = f->opt.kv_layout.row_stride * f->value_bytes,
+                          .n = kv_b->n_in,
+                          .dtype = f->dtype};
+    cmi_product product = {.f = f,
+                           .linear = kv_b,
+                           .x = &stored,
+                           .n_rows = page->n_keys,
+                           .y = f->s.kv_block,
+                           .y_stride = width};
+    if (kv_b->dtype == CMI_DTYPE_I8) {
+        cmi_operand_begin(&f->s.latent_op, CMI_DTYPE_I8, kv_b->n_in);
+        cmi_team_run(f->opt.team, quantize_latent, page, page->n_keys);
+        product.x = &f->s.latent_op;
+    }
+    cmi_forward_product(&product);
+}
+
 static void attend_prefill_span(cmi_forward *f, const cmi_batch_span *span)
 {
     const cmi_model_config *c = f->opt.config;
@@ -238,8 +273,7 @@ static void attend_prefill_span(cmi_forward *f, const cmi_batch_span *span)
         page.n_keys = CMI_MIN(n_stored - begin, (uint32_t)CMI_KV_PAGE_TOKENS) - skip;
         page.kv = cmi_operand_at(f, cmi_span_page(f, span, begin / CMI_KV_PAGE_TOKENS),
                                  (size_t)skip * f->opt.kv_layout.row_stride);
-        cmi_forward_linear(f, &f->layer->kv_b_proj, page.kv, f->opt.kv_layout.row_stride,
-                           page.n_keys, f->s.kv_block, width);
+        expand_page(&page, width);
         cmi_team_run(f->opt.team, pack_head, &page, c->num_attention_heads);
         cmi_team_run(f->opt.team, prefill_task, &page, n_tasks);
     }

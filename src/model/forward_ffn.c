@@ -1,53 +1,56 @@
-/* Feed-forward stages: dense layers, and mixture of experts as gate, dispatch, grouped experts,
- * combine.
+/* Feed-forward networks: dense layers, and the mixture of experts (paper section 5 and figure 10).
  *
- * In one process dispatch is a sort of the (row, expert) pairs by expert and combine a gather; over
- * ranks the same four stages stand around the network (paper section 5). What an expert receives
- * and returns is in the compute type here as there, so where an expert lives does not change a bit.
+ * Dispatch sorts the pairs (row, expert) by expert, so that each expert's rows lie together; the
+ * grouped experts run over those with rows in this step, the shared experts among them as one more.
+ * SwiGLU is part of the first product. What an expert returns is rounded as it would be on a wire.
  */
 #include "model/forward_internal.h"
 
 #include "model/gate.h"
 
-enum { EXPERT_TILE_COLS = 128 };
-
-/* ---- one network over all rows (dense layers, shared experts)
- * ------------------------------------- */
-
-static void swiglu_row(cmi_forward *f, uint32_t row)
-{
-    uint32_t width = f->ffn->width;
-    float *gate = f->s.ffn_gate_up + (size_t)row * 2 * width;
-    f->opt.kernels->swiglu(gate, gate + width, width, gate);
-    cmi_forward_to_operand(f, gate, width, cmi_operand_at(f, f->s.ffn_op, (size_t)row * width));
-}
-
-/* projected = ffn(operand) for all rows of the batch. */
-static void run_ffn(cmi_forward *f, const cmi_ffn *ffn)
-{
-    uint32_t n_rows = f->batch->n_rows;
-    uint32_t hidden = f->opt.config->hidden_size;
-    f->ffn = ffn;
-    cmi_forward_linear(f, &ffn->gate_up, f->s.operand, hidden, n_rows, f->s.ffn_gate_up,
-                       2 * (size_t)ffn->width);
-    cmi_forward_each_row(f, n_rows, swiglu_row);
-    cmi_forward_linear(f, &ffn->down, f->s.ffn_op, ffn->width, n_rows, f->s.projected, hidden);
-}
-
 static void norm_post_attention(cmi_forward *f, uint32_t row)
 {
-    cmi_forward_norm_x(f, row, f->layer->post_attention_layernorm);
+    cmi_forward_norm_x(f, row, f->layer->post_attention_layernorm, f->layer->is_moe);
+}
+
+/* ---- dense layers ------------------------------------------------------------------------------
+ */
+
+static void activation_to_operand(cmi_forward *f, uint32_t row)
+{
+    cmi_operand *op = &f->s.ffn_op;
+    cmi_forward_write_operand(f, f->s.ffn_act + (size_t)row * op->n, op, row);
 }
 
 void cmi_stage_dense_ffn(cmi_forward *f)
 {
-    cmi_forward_each_row(f, f->batch->n_rows, norm_post_attention);
-    run_ffn(f, &f->layer->dense);
-    cmi_forward_each_row(f, f->batch->n_rows, cmi_forward_add_projected);
+    const cmi_ffn *ffn = &f->layer->dense;
+    uint32_t n_rows = f->batch->n_rows;
+    uint32_t hidden = f->opt.config->hidden_size;
+    cmi_operand_begin(&f->s.operand, ffn->gate_up.dtype, hidden);
+    cmi_forward_each_row(f, n_rows, norm_post_attention);
+    cmi_product gate_up = {.f = f,
+                           .linear = &ffn->gate_up,
+                           .x = &f->s.operand,
+                           .n_rows = n_rows,
+                           .y = f->s.ffn_act,
+                           .y_stride = ffn->width,
+                           .out = CMI_I8_OUT_SWIGLU};
+    cmi_forward_product(&gate_up);
+    cmi_operand_begin(&f->s.ffn_op, ffn->down.dtype, ffn->width);
+    cmi_forward_each_row(f, n_rows, activation_to_operand);
+    cmi_product down = {.f = f,
+                        .linear = &ffn->down,
+                        .x = &f->s.ffn_op,
+                        .n_rows = n_rows,
+                        .y = f->s.x,
+                        .y_stride = hidden,
+                        .out = CMI_I8_OUT_ADD};
+    cmi_forward_product(&down);
 }
 
-/* ---- mixture of experts
- * --------------------------------------------------------------------------- */
+/* ---- gate and dispatch -------------------------------------------------------------------------
+ */
 
 static void select_experts(cmi_forward *f, uint32_t row)
 {
@@ -61,20 +64,30 @@ static void select_experts(cmi_forward *f, uint32_t row)
 void cmi_stage_gate(cmi_forward *f)
 {
     const cmi_model_config *c = f->opt.config;
-    cmi_forward_each_row(f, f->batch->n_rows, norm_post_attention);
-    cmi_forward_linear(f, &f->layer->gate, f->s.normed, c->hidden_size, f->batch->n_rows,
-                       f->s.gate_logits, c->n_routed_experts);
-    cmi_forward_each_row(f, f->batch->n_rows, select_experts);
+    uint32_t n_rows = f->batch->n_rows;
+    cmi_operand_begin(&f->s.operand, f->layer->experts[0].gate_up.dtype, c->hidden_size);
+    cmi_forward_each_row(f, n_rows, norm_post_attention);
+    cmi_operand normed = {.values = f->s.normed};
+    cmi_operand_begin(&normed, CMI_DTYPE_F32, c->hidden_size);
+    cmi_product gate = {.f = f,
+                        .linear = &f->layer->gate,
+                        .x = &normed,
+                        .n_rows = n_rows,
+                        .y = f->s.gate_logits,
+                        .y_stride = c->n_routed_experts};
+    cmi_forward_product(&gate);
+    cmi_forward_each_row(f, n_rows, select_experts);
 }
 
 static void send_row(cmi_forward *f, uint32_t row)
 {
-    const cmi_model_config *c = f->opt.config;
-    size_t k = c->num_experts_per_tok;
-    size_t n = c->hidden_size;
+    size_t k = f->opt.config->num_experts_per_tok;
+    const cmi_operand *from = &f->s.operand;
+    cmi_operand *to = &f->s.expert_x;
     for (uint32_t rank = 0; rank < k; rank++) {
-        memcpy(cmi_operand_at(f, f->s.expert_x, f->s.slot_of[row * k + rank] * n),
-               cmi_operand_at(f, f->s.operand, row * n), n * f->value_bytes);
+        uint32_t slot = f->s.slot_of[row * k + rank];
+        memcpy(cmi_operand_row(to, slot), cmi_operand_row(from, row), from->row_bytes);
+        to->scales[slot] = from->scales[row];
     }
 }
 
@@ -89,103 +102,131 @@ void cmi_stage_dispatch(cmi_forward *f)
     for (uint32_t i = 0; i < n_pairs; i++) {
         begin[f->s.expert_ids[i] + 2]++;
     }
-    f->n_active_experts = 0;
     for (uint32_t e = 0; e < c->n_routed_experts; e++) {
-        if (begin[e + 2] > 0) {
-            f->s.active_experts[f->n_active_experts++] = e;
-        }
         begin[e + 2] += begin[e + 1];
     }
     for (uint32_t i = 0; i < n_pairs; i++) {
         f->s.slot_of[i] = begin[f->s.expert_ids[i] + 1]++;
     }
+    cmi_operand_begin(&f->s.expert_x, f->s.operand.dtype, f->s.operand.n);
     cmi_forward_each_row(f, f->batch->n_rows, send_row);
 }
 
-/* A tile of columns of one expert's product with the rows that were sent to it. */
-static void expert_product(cmi_forward *f, uint32_t expert, const cmi_linear *linear, uint32_t tile,
-                           const void *x, float *y)
+/* ---- experts -----------------------------------------------------------------------------------
+ */
+
+static bool has_shared(const cmi_forward *f)
 {
-    uint32_t first = f->s.expert_begin[expert];
-    uint32_t col = tile * EXPERT_TILE_COLS;
-    cmi_gemm_args args = {.x = cmi_operand_at(f, x, (size_t)first * linear->n_in),
-                          .w = cmi_operand_at(f, linear->w, col * linear->stride),
-                          .y = y + (size_t)first * linear->n_out + col,
-                          .x_stride = linear->n_in,
-                          .w_stride = linear->stride,
-                          .y_stride = linear->n_out,
-                          .n_rows = f->s.expert_begin[expert + 1] - first,
-                          .n_cols = CMI_MIN(linear->n_out - col, (uint32_t)EXPERT_TILE_COLS),
-                          .n_k = linear->n_in};
-    cmi_forward_gemm(f, linear->dtype, &args);
+    return f->layer->shared.down.w != NULL;
 }
 
-static void gate_up_task(void *arg, uint32_t task, uint32_t worker)
+/* What differs between the two products of the experts. */
+typedef struct expert_pass {
+    const cmi_operand *x, *shared_x;
+    void *y, *shared_y;
+    size_t y_value_bytes;
+    cmi_i8_out out;
+    bool is_down;
+} expert_pass;
+
+static const cmi_linear *linear_of(const expert_pass *pass, const cmi_ffn *ffn)
 {
-    (void)worker;
-    cmi_forward *f = arg;
-    uint32_t n_tiles = CMI_DIV_UP(f->layer->experts[0].gate_up.n_out, EXPERT_TILE_COLS);
-    uint32_t expert = f->s.active_experts[task / n_tiles];
-    expert_product(f, expert, &f->layer->experts[expert].gate_up, task % n_tiles, f->s.expert_x,
-                   f->s.ffn_gate_up);
+    return pass->is_down ? &ffn->down : &ffn->gate_up;
 }
 
-static void down_task(void *arg, uint32_t task, uint32_t worker)
+/* A group for the shared experts, then one for every expert with rows in this step. */
+static void run_expert_pass(cmi_forward *f, const expert_pass *pass)
 {
-    (void)worker;
-    cmi_forward *f = arg;
-    uint32_t n_tiles = CMI_DIV_UP(f->layer->experts[0].down.n_out, EXPERT_TILE_COLS);
-    uint32_t expert = f->s.active_experts[task / n_tiles];
-    expert_product(f, expert, &f->layer->experts[expert].down, task % n_tiles, f->s.ffn_op,
-                   f->s.expert_y);
+    const cmi_layer_weights *layer = f->layer;
+    f->n_groups = 0;
+    if (has_shared(f)) {
+        cmi_product product = {.f = f,
+                               .linear = linear_of(pass, &layer->shared),
+                               .x = pass->shared_x,
+                               .n_rows = f->batch->n_rows,
+                               .y = pass->shared_y,
+                               .out = pass->out};
+        product.y_stride = cmi_product_cols(&product);
+        f->s.groups[f->n_groups++].product = product;
+    }
+    for (uint32_t e = 0; e < f->opt.config->n_routed_experts; e++) {
+        uint32_t first = f->s.expert_begin[e];
+        uint32_t n_rows = f->s.expert_begin[e + 1] - first;
+        if (n_rows == 0) {
+            continue;
+        }
+        cmi_product product = {.f = f,
+                               .linear = linear_of(pass, &layer->experts[e]),
+                               .x = pass->x,
+                               .x_row = first,
+                               .n_rows = n_rows,
+                               .out = pass->out};
+        product.y_stride = cmi_product_cols(&product);
+        product.y = (uint8_t *)pass->y + first * product.y_stride * pass->y_value_bytes;
+        f->s.groups[f->n_groups++].product = product;
+    }
+    cmi_forward_grouped_product(f);
+}
+
+static void shared_activation_to_operand(cmi_forward *f, uint32_t row)
+{
+    cmi_operand *op = &f->s.shared_op;
+    cmi_forward_write_operand(f, f->s.shared_act + (size_t)row * op->n, op, row);
 }
 
 void cmi_stage_grouped_experts(cmi_forward *f)
 {
     const cmi_ffn *any = &f->layer->experts[0];
-    uint32_t n_pairs = f->batch->n_rows * f->opt.config->num_experts_per_tok;
-    cmi_team_run(f->opt.team, gate_up_task, f,
-                 f->n_active_experts * CMI_DIV_UP(any->gate_up.n_out, EXPERT_TILE_COLS));
-    f->ffn = any;
-    cmi_forward_each_row(f, n_pairs, swiglu_row);
-    cmi_team_run(f->opt.team, down_task, f,
-                 f->n_active_experts * CMI_DIV_UP(any->down.n_out, EXPERT_TILE_COLS));
-    if (f->layer->shared.down.w != NULL) {
-        run_ffn(f, &f->layer->shared);
+    uint32_t n_rows = f->batch->n_rows;
+    expert_pass gate_up = {.x = &f->s.expert_x,
+                           .shared_x = &f->s.operand,
+                           .y = f->s.ffn_act,
+                           .shared_y = f->s.shared_act,
+                           .y_value_bytes = sizeof(float),
+                           .out = CMI_I8_OUT_SWIGLU};
+    run_expert_pass(f, &gate_up);
+    cmi_operand_begin(&f->s.ffn_op, any->down.dtype, any->width);
+    cmi_forward_each_row(f, n_rows * f->opt.config->num_experts_per_tok, activation_to_operand);
+    if (has_shared(f)) {
+        cmi_operand_begin(&f->s.shared_op, f->layer->shared.down.dtype, f->layer->shared.width);
+        cmi_forward_each_row(f, n_rows, shared_activation_to_operand);
     }
+    expert_pass down = {.x = &f->s.ffn_op,
+                        .shared_x = &f->s.shared_op,
+                        .y = f->s.expert_y,
+                        .shared_y = f->s.shared_y,
+                        .y_value_bytes = f->value_bytes,
+                        .out = f->dtype == CMI_DTYPE_BF16 ? CMI_I8_OUT_BF16 : CMI_I8_OUT_F32,
+                        .is_down = true};
+    run_expert_pass(f, &down);
 }
 
-/* y as it would be after a trip between ranks: rounded to the compute type. tmp: n operands. */
-static void through_wire(cmi_forward *f, float *y, uint32_t n, void *tmp)
-{
-    if (f->dtype == CMI_DTYPE_BF16) {
-        f->opt.kernels->round_bf16(y, n, tmp);
-        f->opt.kernels->widen_bf16(tmp, n, y);
-    }
-}
-
-/* x += sum over the row's experts, in the order of selection, of weight * output; then the shared
- * one. */
+/* x += sum over the row's experts, in the order of selection, of weight * output; the shared ones
+ * come last. */
 static void combine_row(cmi_forward *f, uint32_t row)
 {
     const cmi_model_config *c = f->opt.config;
-    const cmi_kernels *k = f->opt.kernels;
     uint32_t n = c->hidden_size;
-    size_t top = c->num_experts_per_tok;
-    float *sum = f->s.normed + (size_t)row * n; /* the gate has read it */
-    void *tmp = cmi_operand_at(f, f->s.operand, (size_t)row * n);
-    memset(sum, 0, n * sizeof *sum);
+    uint32_t top = c->num_experts_per_tok;
+    const void *rows[CMI_GATE_MAX_TOP_K + 1];
+    float weights[CMI_GATE_MAX_TOP_K + 1];
     for (uint32_t rank = 0; rank < top; rank++) {
-        float *y = f->s.expert_y + f->s.slot_of[row * top + rank] * (size_t)n;
-        through_wire(f, y, n, tmp);
-        k->axpy(f->s.expert_weights[row * top + rank], y, n, sum);
+        size_t pair = (size_t)row * top + rank;
+        rows[rank] = cmi_operand_at(f, f->s.expert_y, f->s.slot_of[pair] * (size_t)n);
+        weights[rank] = f->s.expert_weights[pair];
     }
-    if (f->layer->shared.down.w != NULL) {
-        float *y = f->s.projected + (size_t)row * n;
-        through_wire(f, y, n, tmp);
-        k->axpy(1.0f, y, n, sum);
+    cmi_combine_args args = {
+        .rows = rows, .weights = weights, .x = f->s.x + (size_t)row * n, .n_rows = top, .n = n};
+    if (has_shared(f)) {
+        rows[top] = cmi_operand_at(f, f->s.shared_y, row * (size_t)n);
+        weights[top] = 1.0f;
+        args.n_rows++;
     }
-    k->axpy(1.0f, sum, n, f->s.x + (size_t)row * n);
+    if (f->dtype == CMI_DTYPE_BF16) {
+        f->opt.kernels->combine_bf16(&args);
+    } else {
+        f->opt.kernels->combine_f32(&args);
+    }
 }
 
 void cmi_stage_combine(cmi_forward *f)

@@ -1,7 +1,8 @@
 /* model/forward_internal.h - the state that the stages of forward*.c share.
  *
- * "Operand" means in the compute type (float32 or BF16): what a matrix product reads. Everything
- * that is added up or normed stays float32. */
+ * An operand is what a matrix product reads: rows in the type of the weights (float32, BF16, or
+ * INT8 with a scale for each row). Attention works on operands of the forward's own type (float32,
+ * or BF16 also where the weights are INT8). Everything that is added up or normed stays float32. */
 #ifndef CMI_MODEL_FORWARD_INTERNAL_H
 #define CMI_MODEL_FORWARD_INTERNAL_H
 
@@ -11,37 +12,56 @@
  * the bits do not depend on it. */
 enum { CMI_ATTENTION_TILE = 16 };
 
+/* Rows of a product in progress of a float product that does not go straight to its place. */
+enum { CMI_FLOAT_TILE_ROWS = 64 };
+
+/* Rows that a matrix product reads. The type and the length are those of the product at hand. */
+typedef struct cmi_operand {
+    void *values;
+    float *scales; /* [rows], INT8 only */
+    size_t row_bytes;
+    uint32_t n; /* values of a row */
+    cmi_dtype dtype;
+} cmi_operand;
+
 typedef struct cmi_forward_scratch {
-    float *x;                 /* [rows][hidden] the residual stream */
-    float *normed;            /* [rows][hidden] */
-    float *hidden;            /* [rows][hidden] after the final norm */
-    void *operand;            /* [max(rows, head rows)][hidden, twice with MTP] operand of normed */
-    float *q_a;               /* [rows][q_lora] */
-    void *q_a_op;             /* [rows][q_lora] operand */
-    float *kv_a;              /* [rows][kv_lora + rope] */
-    float *q;                 /* [rows][heads * (nope + rope)] */
-    void *q_op;               /* [rows][heads * (nope + rope)] operand, roped: expanded form */
-    float *q_abs;             /* [decode rows][heads * kv_lora] */
-    void *q_abs_op;           /* [decode rows][heads * (kv_lora + rope)] operand: absorbed form */
-    float *kv_block;          /* [64][heads * (nope + v)] one page expanded */
-    void *k_block_op;         /* [heads][64][nope + rope] operand */
-    void *v_block_op;         /* [heads][64][v] operand */
-    float *o;                 /* [rows][heads * v] attention's accumulator and output */
-    float *softmax_m;         /* [rows][heads] running maximum */
-    float *softmax_l;         /* [rows][heads] running sum */
-    float *o_latent;          /* [decode rows][heads * kv_lora] */
-    void *o_op;               /* [rows][heads * v] or [decode rows][heads * kv_lora], operand */
-    float *projected;         /* [rows][hidden] */
+    float *x;              /* [rows][hidden] the residual stream */
+    float *normed;         /* [rows][hidden] */
+    float *hidden;         /* [rows][hidden] after the final norm */
+    cmi_operand operand;   /* [max(rows, head rows)][hidden, twice with MTP] of normed */
+    float *joined;         /* [rows][2 * hidden] what the MTP layer begins with */
+    float *qkv_a;          /* [rows][q_lora + kv_lora + rope] */
+    cmi_operand q_a_op;    /* [rows][q_lora] */
+    float *q;              /* [rows][heads * (nope + rope)] */
+    void *q_op;            /* [rows][heads * (nope + rope)] operand, roped: expanded form */
+    float *q_abs;          /* [decode rows][heads * kv_lora] */
+    void *q_abs_op;        /* [decode rows][heads * (kv_lora + rope)] operand: absorbed form */
+    float *kv_block;       /* [64][heads * (nope + v)] one page expanded */
+    float *latent;         /* [64][kv_lora] stored rows, where kv_b_proj is INT8 */
+    cmi_operand latent_op; /* the same quantized */
+    void *k_block_op;      /* [heads][64][nope + rope] operand */
+    void *v_block_op;      /* [heads][64][v] operand */
+    float *o;              /* [rows][heads * v] attention's accumulator and output */
+    float *softmax_m;      /* [rows][heads] running maximum */
+    float *softmax_l;      /* [rows][heads] running sum */
+    float *o_latent;       /* [decode rows][heads * kv_lora] */
+    void *o_op;            /* [rows][heads * v] or [decode rows][heads * kv_lora], operand */
+    cmi_operand o_proj_op; /* [rows][heads * v] */
+    float *tile;           /* [workers][tile_values] float products on their way */
+    size_t tile_values;
     float *gate_logits;       /* [rows][experts] */
     uint32_t *expert_ids;     /* [rows][k] */
     float *expert_weights;    /* [rows][k] */
     uint32_t *expert_begin;   /* [experts + 2] first sorted pair of an expert */
     uint32_t *slot_of;        /* [rows * k] row * k + rank -> sorted pair */
-    void *expert_x;           /* [rows * k][hidden] operand, sorted by expert */
-    float *ffn_gate_up;       /* [max(rows * k * 2 * moe, rows * 2 * dense or shared)] */
-    void *ffn_op;             /* [half of it] operand */
-    float *expert_y;          /* [rows * k][hidden] */
-    uint32_t *active_experts; /* [experts] those with rows in this step */
+    cmi_operand expert_x;     /* [rows * k][hidden] sorted by expert */
+    float *ffn_act;           /* [max(rows * k * moe, rows * dense)] silu(gate) * up */
+    cmi_operand ffn_op;       /* the same as operand */
+    float *shared_act;        /* [rows][shared] */
+    cmi_operand shared_op;    /* the same as operand */
+    void *expert_y;           /* [rows * k][hidden] in the forward's type, as on a wire */
+    void *shared_y;           /* [rows][hidden] the same of the shared experts */
+    struct cmi_group *groups; /* [experts + 1] */
     float *scores;            /* [workers][TILE][64] */
     float *alpha;             /* [workers][TILE] */
     uint32_t *row_span;       /* [rows] the span of a row */
@@ -51,8 +71,8 @@ struct cmi_forward {
     cmi_forward_options opt;
     cmi_rope rope;
     float softmax_scale;
-    cmi_dtype dtype;
-    size_t value_bytes; /* of an operand */
+    cmi_dtype dtype;    /* F32 or BF16: attention's operands, and what experts send back */
+    size_t value_bytes; /* of it */
     cmi_forward_scratch s;
     void *scratch_block;
     size_t scratch_bytes;
@@ -64,37 +84,92 @@ struct cmi_forward {
     uint32_t stage_idx;
     uint32_t kv_begin;      /* first slot that holds KV: 0, or 1 in the MTP layer */
     uint32_t n_decode_rows; /* rows 0 .. n_decode_rows-1 */
-    uint32_t n_active_experts;
-    const cmi_ffn *ffn; /* the one that cmi_forward_ffn is running */
+    uint32_t n_groups;
 };
 
 /* linear.c */
 
-/* y = x W^T for n_rows rows; x holds operands of the weight's dtype. Column tiles go to the team.
+/* Bytes from row to row. INT8 rows are padded off multiples of 4 KiB, where cache sets collide. */
+static inline size_t cmi_operand_row_bytes(cmi_dtype dtype, size_t n)
+{
+    return dtype == CMI_DTYPE_I8 ? CMI_ROUND_UP(n, (size_t)CMI_CACHE_LINE) + CMI_CACHE_LINE
+                                 : n * cmi_dtype_bytes(dtype);
+}
+
+/* The operand will hold rows of n values as dtype. */
+void cmi_operand_begin(cmi_operand *op, cmi_dtype dtype, uint32_t n);
+
+static inline void *cmi_operand_row(const cmi_operand *op, size_t row)
+{
+    return (uint8_t *)op->values + row * op->row_bytes;
+}
+
+/* Row `row` of op becomes op->n float32 values. */
+void cmi_forward_write_operand(const cmi_forward *f, const float *from, cmi_operand *op,
+                               uint32_t row);
+
+/* How a norm's result is left behind. */
+typedef struct cmi_norm {
+    const float *weight;
+    float eps;
+    float *buffer;    /* [n] float32; may be the input */
+    bool keep_normed; /* buffer holds the normed row afterwards; else it may hold anything */
+} cmi_norm;
+
+/* Row `row` of op becomes rmsnorm(x). */
+void cmi_forward_norm_operand(const cmi_forward *f, const float *x, const cmi_norm *norm,
+                              cmi_operand *op, uint32_t row);
+
+/* Row `row` of s.operand becomes rmsnorm(residual stream): what a block of the layer begins with.
  */
-void cmi_forward_linear(cmi_forward *f, const cmi_linear *linear, const void *x, size_t x_stride,
-                        uint32_t n_rows, float *y, size_t y_stride);
+void cmi_forward_norm_x(cmi_forward *f, uint32_t row, const float *weight, bool keep_normed);
+
+/* y = out(x W^T) for n_rows rows from x_row on. BF16 as out means the forward's type. */
+typedef struct cmi_product {
+    cmi_forward *f;
+    const cmi_linear *linear;
+    const cmi_operand *x;
+    size_t x_row;
+    uint32_t n_rows;
+    void *y; /* [n_rows][y_stride] */
+    size_t y_stride;
+    cmi_i8_out out;
+} cmi_product;
+
+/* One product of a row of them that the team does together: the experts of a step. */
+typedef struct cmi_group {
+    cmi_product product;
+    uint32_t first_task, tile_cols;
+} cmi_group;
+
+/* Columns of y. */
+uint32_t cmi_product_cols(const cmi_product *p);
+
+/* Columns begin .. begin + n_cols of it: a task's share. begin is a multiple of 16, n_cols at most
+ * CMI_TILE_COLS_MAX. */
+enum { CMI_TILE_COLS_MAX = 256 };
+void cmi_product_part(const cmi_product *p, uint32_t begin, uint32_t n_cols, uint32_t worker);
+
+/* All of it, column tiles on the team. */
+void cmi_forward_product(const cmi_product *p);
+
+/* All of f->n_groups products in s.groups; tiles of one follow those of the one before. */
+void cmi_forward_grouped_product(cmi_forward *f);
 
 /* Runs fn for every row, some rows a task. */
 typedef void cmi_row_fn(cmi_forward *f, uint32_t row_idx);
 void cmi_forward_each_row(cmi_forward *f, uint32_t n_rows, cmi_row_fn *fn);
 
-/* Writes n float32 values as operands. */
+/* Writes n float32 values in the forward's type. */
 void cmi_forward_to_operand(const cmi_forward *f, const float *from, uint32_t n, void *to);
 
-/* normed = rmsnorm(x) of a row, and its operand: what a block of the layer begins with. */
-void cmi_forward_norm_x(cmi_forward *f, uint32_t row_idx, const float *weight);
-
-/* x += projected for a row: what it ends with. A cmi_row_fn. */
-void cmi_forward_add_projected(cmi_forward *f, uint32_t row_idx);
-
-/* to + n values, in operand units. */
+/* to + n values of the forward's type. */
 static inline void *cmi_operand_at(const cmi_forward *f, const void *base, size_t n)
 {
     return (uint8_t *)(uintptr_t)base + n * f->value_bytes;
 }
 
-/* The matrix product of operands, as a function of the weight's type. */
+/* The float matrix product, as a function of the type of both sides. */
 void cmi_forward_gemm(const cmi_forward *f, cmi_dtype dtype, const cmi_gemm_args *args);
 
 /* The position of a row in its sequence; its slot in the KV. */

@@ -6,17 +6,23 @@
  * is stored. */
 #include "model/forward_internal.h"
 
+/* From row to row of qkv_a_proj's output. */
+static size_t qkv_a_stride(const cmi_model_config *c)
+{
+    return (size_t)c->q_lora_rank + c->kv_lora_rank + c->qk_rope_head_dim;
+}
+
 static void norm_input(cmi_forward *f, uint32_t row)
 {
-    cmi_forward_norm_x(f, row, f->layer->input_layernorm);
+    cmi_forward_norm_x(f, row, f->layer->input_layernorm, false);
 }
 
 static void norm_q_a(cmi_forward *f, uint32_t row)
 {
-    uint32_t n = f->opt.config->q_lora_rank;
-    float *q_a = f->s.q_a + (size_t)row * n;
-    f->opt.kernels->rmsnorm(q_a, f->layer->q_a_layernorm, (float)CMI_LATENT_NORM_EPS, n, q_a);
-    cmi_forward_to_operand(f, q_a, n, cmi_operand_at(f, f->s.q_a_op, (size_t)row * n));
+    float *q_a = f->s.qkv_a + row * qkv_a_stride(f->opt.config);
+    cmi_norm norm = {
+        .weight = f->layer->q_a_layernorm, .eps = (float)CMI_LATENT_NORM_EPS, .buffer = q_a};
+    cmi_forward_norm_operand(f, q_a, &norm, &f->s.q_a_op, row);
 }
 
 /* Norms the latent part, rotates the key part, and stores both in the row's slot. */
@@ -26,7 +32,7 @@ static void store_kv(cmi_forward *f, uint32_t row)
     const cmi_batch_span *span = &f->batch->spans[f->s.row_span[row]];
     uint32_t position = cmi_row_position(f, row);
     uint32_t rotary = position - f->kv_begin;
-    float *latent = f->s.kv_a + (size_t)row * (c->kv_lora_rank + c->qk_rope_head_dim);
+    float *latent = f->s.qkv_a + row * qkv_a_stride(c) + c->q_lora_rank;
     f->opt.kernels->rmsnorm(latent, f->layer->kv_a_layernorm, (float)CMI_LATENT_NORM_EPS,
                             c->kv_lora_rank, latent);
     f->opt.kernels->rope(latent + c->kv_lora_rank, cmi_rope_cos(&f->rope, rotary),
@@ -35,6 +41,14 @@ static void store_kv(cmi_forward *f, uint32_t row)
     void *page = cmi_span_page(f, span, position / CMI_KV_PAGE_TOKENS);
     cmi_forward_to_operand(f, latent, f->opt.kv_layout.row_values,
                            cmi_operand_at(f, page, slot * f->opt.kv_layout.row_stride));
+}
+
+static void finish_qkv_a(cmi_forward *f, uint32_t row)
+{
+    if (f->opt.config->q_lora_rank > 0) {
+        norm_q_a(f, row);
+    }
+    store_kv(f, row);
 }
 
 static void rotate_q(cmi_forward *f, uint32_t row)
@@ -89,22 +103,29 @@ static void absorb_head(void *arg, uint32_t head, uint32_t worker)
 void cmi_stage_mla_prolog(cmi_forward *f)
 {
     const cmi_model_config *c = f->opt.config;
+    const cmi_layer_weights *layer = f->layer;
     uint32_t n_rows = f->batch->n_rows;
-    size_t q_width = c->num_attention_heads * (size_t)(c->qk_nope_head_dim + c->qk_rope_head_dim);
+    bool has_q_a = c->q_lora_rank > 0;
+    cmi_operand_begin(&f->s.operand, layer->qkv_a_proj.dtype, c->hidden_size);
     cmi_forward_each_row(f, n_rows, norm_input);
-    cmi_forward_linear(f, &f->layer->kv_a_proj, f->s.operand, c->hidden_size, n_rows, f->s.kv_a,
-                       c->kv_lora_rank + c->qk_rope_head_dim);
-    cmi_forward_each_row(f, n_rows, store_kv);
-    if (c->q_lora_rank > 0) {
-        cmi_forward_linear(f, &f->layer->q_a_proj, f->s.operand, c->hidden_size, n_rows, f->s.q_a,
-                           c->q_lora_rank);
-        cmi_forward_each_row(f, n_rows, norm_q_a);
-        cmi_forward_linear(f, &f->layer->q_b_proj, f->s.q_a_op, c->q_lora_rank, n_rows, f->s.q,
-                           q_width);
-    } else {
-        cmi_forward_linear(f, &f->layer->q_b_proj, f->s.operand, c->hidden_size, n_rows, f->s.q,
-                           q_width);
+    cmi_product qkv_a = {.f = f,
+                         .linear = &layer->qkv_a_proj,
+                         .x = &f->s.operand,
+                         .n_rows = n_rows,
+                         .y = f->s.qkv_a,
+                         .y_stride = qkv_a_stride(c)};
+    cmi_forward_product(&qkv_a);
+    if (has_q_a) {
+        cmi_operand_begin(&f->s.q_a_op, layer->q_b_proj.dtype, c->q_lora_rank);
     }
+    cmi_forward_each_row(f, n_rows, finish_qkv_a);
+    cmi_product q_b = {.f = f,
+                       .linear = &layer->q_b_proj,
+                       .x = has_q_a ? &f->s.q_a_op : &f->s.operand,
+                       .n_rows = n_rows,
+                       .y = f->s.q,
+                       .y_stride = layer->q_b_proj.n_out};
+    cmi_forward_product(&q_b);
     cmi_forward_each_row(f, n_rows, rotate_q);
     if (f->n_decode_rows > 0) {
         cmi_team_run(f->opt.team, absorb_head, f, c->num_attention_heads);
@@ -113,17 +134,22 @@ void cmi_stage_mla_prolog(cmi_forward *f)
 
 static void attention_to_operand(cmi_forward *f, uint32_t row)
 {
-    uint32_t width = f->opt.config->num_attention_heads * f->opt.config->v_head_dim;
-    cmi_forward_to_operand(f, f->s.o + (size_t)row * width, width,
-                           cmi_operand_at(f, f->s.o_op, (size_t)row * width));
+    cmi_operand *op = &f->s.o_proj_op;
+    cmi_forward_write_operand(f, f->s.o + (size_t)row * op->n, op, row);
 }
 
 void cmi_stage_output_projection(cmi_forward *f)
 {
     const cmi_model_config *c = f->opt.config;
+    const cmi_linear *o_proj = &f->layer->o_proj;
+    cmi_operand_begin(&f->s.o_proj_op, o_proj->dtype, o_proj->n_in);
     cmi_forward_each_row(f, f->batch->n_rows, attention_to_operand);
-    cmi_forward_linear(f, &f->layer->o_proj, f->s.o_op,
-                       c->num_attention_heads * (size_t)c->v_head_dim, f->batch->n_rows,
-                       f->s.projected, c->hidden_size);
-    cmi_forward_each_row(f, f->batch->n_rows, cmi_forward_add_projected);
+    cmi_product product = {.f = f,
+                           .linear = o_proj,
+                           .x = &f->s.o_proj_op,
+                           .n_rows = f->batch->n_rows,
+                           .y = f->s.x,
+                           .y_stride = c->hidden_size,
+                           .out = CMI_I8_OUT_ADD};
+    cmi_forward_product(&product);
 }

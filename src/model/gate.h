@@ -8,7 +8,7 @@
 
 #include "model/config.h"
 
-enum { CMI_GATE_MAX_EXPERTS = 2048 };
+enum { CMI_GATE_MAX_EXPERTS = 2048, CMI_GATE_MAX_TOP_K = 64 };
 
 /* logits: [n_routed_experts], the gate's product with one normed token. bias: [n_routed_experts],
  * may be NULL; it takes part in the selection only. Writes num_experts_per_tok experts in

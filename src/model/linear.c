@@ -1,16 +1,37 @@
 /* What the stages share: matrix products and row loops on the team (how work is cut, never what it
- * computes), operands, and a block's first and last step on the residual stream. */
+ * computes), operands, and a block's first step on the residual stream. */
 #include "model/forward_internal.h"
 
-/* Below this many multiply-adds waking the team costs more than it gains. */
-enum { INLINE_MACS = 1 << 15, MIN_TILE_COLS = 16, MAX_TILE_COLS = 256, TILES_PER_THREAD = 4 };
+enum {
+    INLINE_MACS = 1 << 15, /* below this waking the team costs more than it gains */
+    MIN_TILE_COLS = 64,    /* of a task: what one streams in order */
+    TILES_PER_THREAD = 4,
+    GROUP_TILE_COLS = 128, /* of one expert's product */
+};
 
-void cmi_forward_gemm(const cmi_forward *f, cmi_dtype dtype, const cmi_gemm_args *args)
+/* ---- operands ----------------------------------------------------------------------------------
+ */
+
+void cmi_operand_begin(cmi_operand *op, cmi_dtype dtype, uint32_t n)
 {
-    if (dtype == CMI_DTYPE_BF16) {
-        f->opt.kernels->gemm_bf16(args);
-    } else {
-        f->opt.kernels->gemm_f32(args);
+    op->dtype = dtype;
+    op->n = n;
+    op->row_bytes = cmi_operand_row_bytes(dtype, n);
+}
+
+void cmi_forward_write_operand(const cmi_forward *f, const float *from, cmi_operand *op,
+                               uint32_t row)
+{
+    void *to = cmi_operand_row(op, row);
+    switch (op->dtype) {
+    case CMI_DTYPE_I8:
+        f->opt.kernels->quantize_i8(from, op->n, to, &op->scales[row]);
+        break;
+    case CMI_DTYPE_BF16:
+        f->opt.kernels->round_bf16(from, op->n, to);
+        break;
+    default:
+        memcpy(to, from, op->n * sizeof *from);
     }
 }
 
@@ -23,64 +44,195 @@ void cmi_forward_to_operand(const cmi_forward *f, const float *from, uint32_t n,
     }
 }
 
-void cmi_forward_norm_x(cmi_forward *f, uint32_t row, const float *weight)
+void cmi_forward_norm_operand(const cmi_forward *f, const float *x, const cmi_norm *norm,
+                              cmi_operand *op, uint32_t row)
 {
-    uint32_t n = f->opt.config->hidden_size;
-    float *normed = f->s.normed + (size_t)row * n;
-    f->opt.kernels->rmsnorm(f->s.x + (size_t)row * n, weight, (float)f->opt.config->rms_norm_eps, n,
-                            normed);
-    cmi_forward_to_operand(f, normed, n, cmi_operand_at(f, f->s.operand, (size_t)row * n));
-}
-
-void cmi_forward_add_projected(cmi_forward *f, uint32_t row)
-{
-    uint32_t n = f->opt.config->hidden_size;
-    f->opt.kernels->axpy(1.0f, f->s.projected + (size_t)row * n, n, f->s.x + (size_t)row * n);
-}
-
-typedef struct linear_job {
-    cmi_forward *f;
-    const cmi_linear *linear;
-    cmi_gemm_args args;
-    uint32_t tile_cols;
-} linear_job;
-
-static void linear_task(void *arg, uint32_t task, uint32_t worker)
-{
-    (void)worker;
-    const linear_job *job = arg;
-    uint32_t begin = task * job->tile_cols;
-    cmi_gemm_args args = job->args;
-    args.w = (const uint8_t *)args.w + begin * args.w_stride * cmi_dtype_bytes(job->linear->dtype);
-    args.y += begin;
-    args.n_cols = CMI_MIN(job->tile_cols, job->args.n_cols - begin);
-    cmi_forward_gemm(job->f, job->linear->dtype, &args);
-}
-
-void cmi_forward_linear(cmi_forward *f, const cmi_linear *linear, const void *x, size_t x_stride,
-                        uint32_t n_rows, float *y, size_t y_stride)
-{
-    linear_job job = {.f = f, .linear = linear};
-    job.args = (cmi_gemm_args){.x = x,
-                               .w = linear->w,
-                               .y = y,
-                               .x_stride = x_stride,
-                               .w_stride = linear->stride,
-                               .y_stride = y_stride,
-                               .n_rows = n_rows,
-                               .n_cols = linear->n_out,
-                               .n_k = linear->n_in};
-    uint64_t macs = (uint64_t)n_rows * linear->n_out * linear->n_in;
-    uint32_t n_threads = cmi_team_size(f->opt.team);
-    if (macs < INLINE_MACS || n_threads == 1) {
-        cmi_forward_gemm(f, linear->dtype, &job.args);
+    const cmi_kernels *k = f->opt.kernels;
+    if (op->dtype == CMI_DTYPE_I8) {
+        k->rmsnorm_quantize_i8(x, norm->weight, norm->eps, op->n,
+                               norm->keep_normed ? norm->buffer : NULL, cmi_operand_row(op, row),
+                               &op->scales[row]);
         return;
     }
-    uint32_t tile = CMI_DIV_UP(linear->n_out, n_threads * TILES_PER_THREAD);
-    tile = CMI_ROUND_UP(tile, (uint32_t)MIN_TILE_COLS);
-    job.tile_cols = CMI_MIN(tile, (uint32_t)MAX_TILE_COLS);
-    cmi_team_run(f->opt.team, linear_task, &job, CMI_DIV_UP(linear->n_out, job.tile_cols));
+    k->rmsnorm(x, norm->weight, norm->eps, op->n, norm->buffer);
+    cmi_forward_write_operand(f, norm->buffer, op, row);
 }
+
+void cmi_forward_norm_x(cmi_forward *f, uint32_t row, const float *weight, bool keep_normed)
+{
+    size_t at = (size_t)row * f->opt.config->hidden_size;
+    cmi_norm norm = {.weight = weight,
+                     .eps = (float)f->opt.config->rms_norm_eps,
+                     .buffer = f->s.normed + at,
+                     .keep_normed = keep_normed};
+    cmi_forward_norm_operand(f, f->s.x + at, &norm, &f->s.operand, row);
+}
+
+/* ---- products ----------------------------------------------------------------------------------
+ */
+
+void cmi_forward_gemm(const cmi_forward *f, cmi_dtype dtype, const cmi_gemm_args *args)
+{
+    if (dtype == CMI_DTYPE_BF16) {
+        f->opt.kernels->gemm_bf16(args);
+    } else {
+        f->opt.kernels->gemm_f32(args);
+    }
+}
+
+static size_t out_bytes(const cmi_forward *f, cmi_i8_out out)
+{
+    return out == CMI_I8_OUT_BF16 ? cmi_dtype_bytes(f->dtype) : sizeof(float);
+}
+
+/* Columns begin .. begin + n_cols of an INT8 product. */
+static void product_i8(const cmi_product *p, uint32_t begin, uint32_t n_cols)
+{
+    const cmi_linear *linear = p->linear;
+    size_t blocks = (size_t)begin / CMI_I8_BLOCK_COLS * (p->out == CMI_I8_OUT_SWIGLU ? 2 : 1);
+    cmi_gemm_i8_args args = {.x = cmi_operand_row(p->x, p->x_row),
+                             .x_scale = p->x->scales + p->x_row,
+                             .w = (const uint8_t *)linear->w + blocks * linear->stride,
+                             .y = (uint8_t *)p->y + begin * out_bytes(p->f, p->out),
+                             .x_stride = p->x->row_bytes,
+                             .y_stride = p->y_stride,
+                             .n_rows = p->n_rows,
+                             .n_cols = n_cols,
+                             .n_k = linear->n_in,
+                             .out = p->out};
+    p->f->opt.kernels->gemm_i8(&args);
+}
+
+/* The same of a float product: y = out(tile), the tile in scratch of the worker. SwiGLU reads the
+ * gate's and the up's columns from two places of W. */
+static void product_float(const cmi_product *p, uint32_t begin, uint32_t n_cols, uint32_t worker)
+{
+    const cmi_linear *linear = p->linear;
+    const cmi_kernels *k = p->f->opt.kernels;
+    size_t w_value = cmi_dtype_bytes(linear->dtype);
+    bool direct = p->out == CMI_I8_OUT_F32;
+    float *tile = p->f->s.tile + worker * p->f->s.tile_values;
+    for (uint32_t row = 0; row < p->n_rows; row += CMI_FLOAT_TILE_ROWS) {
+        uint32_t n_rows =
+            direct ? p->n_rows : CMI_MIN(p->n_rows - row, (uint32_t)CMI_FLOAT_TILE_ROWS);
+        cmi_gemm_args args = {.x = cmi_operand_row(p->x, p->x_row + row),
+                              .w = (const uint8_t *)linear->w + begin * linear->stride * w_value,
+                              .y = direct ? (float *)p->y + begin : tile,
+                              .x_stride = p->x->row_bytes / cmi_dtype_bytes(p->x->dtype),
+                              .w_stride = linear->stride,
+                              .y_stride = direct ? p->y_stride : CMI_TILE_COLS_MAX,
+                              .n_rows = n_rows,
+                              .n_cols = n_cols,
+                              .n_k = linear->n_in};
+        cmi_forward_gemm(p->f, linear->dtype, &args);
+        if (direct) {
+            return;
+        }
+        float *up = tile + CMI_FLOAT_TILE_ROWS * CMI_TILE_COLS_MAX;
+        if (p->out == CMI_I8_OUT_SWIGLU) {
+            args.w = (const uint8_t *)args.w + linear->n_out / 2 * linear->stride * w_value;
+            args.y = up;
+            cmi_forward_gemm(p->f, linear->dtype, &args);
+        }
+        for (uint32_t i = 0; i < n_rows; i++) {
+            const float *from = tile + i * CMI_TILE_COLS_MAX;
+            size_t at = (row + i) * p->y_stride + begin;
+            if (p->out == CMI_I8_OUT_ADD) {
+                k->axpy(1.0f, from, n_cols, (float *)p->y + at);
+            } else if (p->out == CMI_I8_OUT_BF16) {
+                cmi_forward_to_operand(p->f, from, n_cols, cmi_operand_at(p->f, p->y, at));
+            } else {
+                k->swiglu(from, up + i * CMI_TILE_COLS_MAX, n_cols, (float *)p->y + at);
+            }
+        }
+    }
+}
+
+uint32_t cmi_product_cols(const cmi_product *p)
+{
+    return p->out == CMI_I8_OUT_SWIGLU ? p->linear->n_out / 2 : p->linear->n_out;
+}
+
+void cmi_product_part(const cmi_product *p, uint32_t begin, uint32_t n_cols, uint32_t worker)
+{
+    if (p->linear->dtype == CMI_DTYPE_I8) {
+        product_i8(p, begin, n_cols);
+    } else {
+        product_float(p, begin, n_cols, worker);
+    }
+}
+
+/* Columns of a task: several tasks a thread, so that nobody waits long for the last one, but enough
+ * columns to stream. */
+static uint32_t tile_cols(const cmi_forward *f, uint32_t n_cols)
+{
+    uint32_t tile = CMI_DIV_UP(n_cols, cmi_team_size(f->opt.team) * TILES_PER_THREAD);
+    tile = CMI_ROUND_UP(tile, (uint32_t)MIN_TILE_COLS);
+    return CMI_MIN(tile, (uint32_t)CMI_TILE_COLS_MAX);
+}
+
+static void group_part(const cmi_group *group, uint32_t task, uint32_t worker)
+{
+    uint32_t begin = (task - group->first_task) * group->tile_cols;
+    uint32_t n_cols = CMI_MIN(group->tile_cols, cmi_product_cols(&group->product) - begin);
+    cmi_product_part(&group->product, begin, n_cols, worker);
+}
+
+static void product_task(void *arg, uint32_t task, uint32_t worker)
+{
+    group_part(arg, task, worker);
+}
+
+void cmi_forward_product(const cmi_product *p)
+{
+    uint32_t n_cols = cmi_product_cols(p);
+    uint64_t macs = (uint64_t)p->n_rows * p->linear->n_out * p->linear->n_in;
+    cmi_group group = {.product = *p, .tile_cols = tile_cols(p->f, n_cols)};
+    uint32_t n_tasks = CMI_DIV_UP(n_cols, group.tile_cols);
+    if (macs >= INLINE_MACS) {
+        cmi_team_run(p->f->opt.team, product_task, &group, n_tasks);
+        return;
+    }
+    for (uint32_t task = 0; task < n_tasks; task++) {
+        product_task(&group, task, 0);
+    }
+}
+
+/* The last group whose first task is not after this one. */
+static const cmi_group *group_of(const cmi_forward *f, uint32_t task)
+{
+    uint32_t low = 0, high = f->n_groups;
+    while (high - low > 1) {
+        uint32_t middle = (low + high) / 2;
+        if (f->s.groups[middle].first_task <= task) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return &f->s.groups[low];
+}
+
+static void grouped_task(void *arg, uint32_t task, uint32_t worker)
+{
+    group_part(group_of(arg, task), task, worker);
+}
+
+void cmi_forward_grouped_product(cmi_forward *f)
+{
+    uint32_t n_tasks = 0;
+    for (uint32_t i = 0; i < f->n_groups; i++) {
+        cmi_group *group = &f->s.groups[i];
+        uint32_t n_cols = cmi_product_cols(&group->product);
+        group->first_task = n_tasks;
+        group->tile_cols = GROUP_TILE_COLS;
+        n_tasks += CMI_DIV_UP(n_cols, group->tile_cols);
+    }
+    cmi_team_run(f->opt.team, grouped_task, f, n_tasks);
+}
+
+/* ---- rows --------------------------------------------------------------------------------------
+ */
 
 typedef struct row_job {
     cmi_forward *f;

@@ -11,6 +11,7 @@ static cmi_weights_plan make_plan(const cmi_model_config *config, const cmi_weig
     return (cmi_weights_plan){
         .config = config,
         .dtype = opt->dtype,
+        .int8_head = opt->int8_head,
         .with_mtp = opt->with_mtp && config->num_nextn_predict_layers > 0,
         .err = err,
     };
@@ -39,7 +40,6 @@ static cmi_status load(cmi_weights **weights_out, cmi_weights_plan *plan,
     plan->copies = cmi_alloc(plan->n_copies, sizeof *plan->copies);
     cmi_weights *weights = cmi_weights_plan_walk(plan);
     cmi_weights_copy_run(plan->copies, plan->n_copies, opt);
-    cmi_weights_transpose_run(weights, plan->config, opt->team);
     cmi_free(plan->copies);
     *weights_out = weights;
     return CMI_OK;
@@ -48,7 +48,7 @@ static cmi_status load(cmi_weights **weights_out, cmi_weights_plan *plan,
 cmi_status cmi_weights_load(cmi_weights **weights_out, const cmi_model_config *config,
                             const char *dir, const cmi_weights_options *opt, cmi_error *err)
 {
-    if (opt->dtype != CMI_DTYPE_F32 && opt->dtype != CMI_DTYPE_BF16) {
+    if (opt->dtype != CMI_DTYPE_F32 && opt->dtype != CMI_DTYPE_BF16 && opt->dtype != CMI_DTYPE_I8) {
         return cmi_error_set(err, CMI_ERR_INVALID, "compute type %s is not supported",
                              cmi_dtype_name(opt->dtype));
     }

@@ -11,11 +11,13 @@
 
 #include "base/dtype.h"
 #include "base/error.h"
+#include "kernels/int8.h"
 #include "model/config.h"
 #include "os/team.h"
 
-/* A matrix [n_out][n_in] for y = x W^T. dtype is F32 or BF16. stride counts elements between rows;
- * what lies between n_in and stride is zero. w is 64-byte aligned, and so is every row. */
+/* A matrix [n_out][n_in] for y = x W^T. F32 and BF16: rows, stride elements apart; what lies
+ * between n_in and stride is zero. w is 64-byte aligned, and so is every row. I8: packed blocks of
+ * 16 outputs with their scales (kernels/int8.h); stride is the bytes of a block. */
 typedef struct cmi_linear {
     const void *w;
     size_t stride;
@@ -24,8 +26,9 @@ typedef struct cmi_linear {
 } cmi_linear;
 
 /* A feed-forward network: y = down(silu(gate x) * (up x)). gate_up has the gate's rows first, then
- * up's: [2 * width][hidden_size]. The slab of a routed expert is contiguous (gate_up, then down)
- * and does not point anywhere, so that an expert can move on its own. */
+ * up's: [2 * width][hidden_size]; as I8 its blocks alternate, 16 outputs of gate, then the same 16
+ * of up, each padded to whole blocks. The slab of a routed expert is contiguous (gate_up, then
+ * down) and does not point anywhere, so that an expert can move on its own. */
 typedef struct cmi_ffn {
     cmi_linear gate_up;
     cmi_linear down; /* [hidden_size][width] */
@@ -37,13 +40,14 @@ typedef struct cmi_layer_weights {
     const float *post_attention_layernorm; /* [hidden_size] */
     const float *q_a_layernorm;            /* [q_lora_rank], NULL without q_lora */
     const float *kv_a_layernorm;           /* [kv_lora_rank] */
-    cmi_linear q_a_proj;                   /* [q_lora_rank][hidden_size], w NULL without q_lora */
-    cmi_linear q_b_proj;  /* [heads * (nope + rope)][q_lora_rank, or hidden_size for q_proj] */
-    cmi_linear kv_a_proj; /* [kv_lora_rank + rope][hidden_size] */
-    cmi_linear kv_b_proj; /* [heads * (nope + v)][kv_lora_rank], as in the file */
-    cmi_linear
-        w_uk_t; /* [heads * kv_lora_rank][nope]: the K half of kv_b_proj, each head transposed */
-    cmi_linear o_proj; /* [hidden_size][heads * v] */
+    cmi_linear qkv_a_proj; /* q_a_proj's rows (none without q_lora), then kv_a_proj's:
+                              [q_lora_rank + kv_lora_rank + rope][hidden_size] */
+    cmi_linear q_b_proj;   /* [heads * (nope + rope)][q_lora_rank, or hidden_size for q_proj] */
+    cmi_linear kv_b_proj;  /* [heads * (nope + v)][kv_lora_rank], as in the file */
+    cmi_linear w_uk_t; /* [heads * kv_lora_rank][nope]: K's part of kv_b_proj, heads transposed */
+    cmi_linear w_uv;   /* of head 0: [v][kv_lora_rank], V's part of kv_b_proj */
+    size_t w_uv_head_stride; /* elements from one head's w_uv to the next */
+    cmi_linear o_proj;       /* [hidden_size][heads * v] */
     bool is_moe;
     cmi_ffn dense;          /* width intermediate_size; !is_moe */
     cmi_linear gate;        /* always F32: [n_routed_experts][hidden_size]; is_moe */
@@ -62,7 +66,7 @@ typedef struct cmi_mtp_weights {
 } cmi_mtp_weights;
 
 typedef struct cmi_weights {
-    cmi_dtype dtype;           /* of all linears but the gates: F32 or BF16 */
+    cmi_dtype dtype;           /* of the linears; cmi_weights_options says which differ */
     cmi_linear embed;          /* [vocab_size][hidden_size]: rows are looked up */
     cmi_linear lm_head;        /* [vocab_size][hidden_size]; the same matrix as embed when tied */
     const float *norm;         /* [hidden_size] */
@@ -74,8 +78,19 @@ typedef struct cmi_weights {
 /* Called from the loading thread with bytes read so far and in all. */
 typedef void cmi_progress_fn(void *arg, uint64_t done_bytes, uint64_t total_bytes);
 
+/* What the linears become. The gates are always F32.
+ *
+ * | dtype | linears | embed, w_uk_t, w_uv | lm_head             |
+ * | F32   | F32     | F32                 | F32                 |
+ * | BF16  | BF16    | BF16                | BF16                |
+ * | I8    | I8      | BF16                | I8 if int8_head and not tied, else BF16 |
+ *
+ * I8 is W8A8 with round to nearest: one scale for each output, amax / 127. w_uk_t and w_uv belong
+ * to decode's absorbed attention, which works in BF16; prefill expands KV with the INT8 kv_b_proj.
+ */
 typedef struct cmi_weights_options {
-    cmi_dtype dtype;           /* CMI_DTYPE_F32 or CMI_DTYPE_BF16 */
+    cmi_dtype dtype; /* F32, BF16 or I8 */
+    bool int8_head;
     bool with_mtp;             /* false leaves the MTP layer out */
     cmi_team *team;            /* converts in parallel; the caller owns it */
     cmi_progress_fn *progress; /* NULL: none */
@@ -89,9 +104,10 @@ uint64_t cmi_weights_estimate_bytes(const cmi_model_config *config, const cmi_we
 /* Loads dir/model.safetensors or the shards of dir/model.safetensors.index.json.
  * Every tensor that the config asks for must be there with its exact shape (CMI_ERR_BAD_DATA names
  * file and tensor); tensors that nothing asks for are ignored, except that more layers or experts
- * than config.json says contradict it and are refused. F32, F16, BF16 and F8_E4M3 with
- * weight_scale_inv are read. From FP8, F32 is the float32 product code * scale, and BF16 that
- * product rounded. CMI_ERR_NO_MEMORY: does not fit. *weights_out is untouched on error. */
+ * than config.json says contradict it and are refused. F32, F16, BF16, F8_E4M3 with
+ * weight_scale_inv, and I8 with a weight_scale for each output are read. From FP8 and I8, F32 is
+ * the float32 product code * scale, and BF16 that product rounded; I8 to I8 keeps codes and scales.
+ * CMI_ERR_NO_MEMORY: does not fit. *weights_out is untouched on error. */
 CMI_NODISCARD cmi_status cmi_weights_load(cmi_weights **weights_out, const cmi_model_config *config,
                                           const char *dir, const cmi_weights_options *opt,
                                           cmi_error *err);

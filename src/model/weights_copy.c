@@ -2,13 +2,16 @@
  *
  * Every tensor is cut into runs of rows of about a megabyte, which are the team's tasks. They are
  * handed out in the order of the files, so that disks read forward, and in waves, between which the
- * calling thread reports progress. A task's result depends on nothing but its rows. */
+ * calling thread reports progress. A row is read as float32 and written in the type wanted; where
+ * both ends have the same type its bytes are copied. A task's result depends on nothing but its
+ * rows. */
 #include "model/weights_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
+#include "kernels/kernels.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensor bytes are little-endian");
 
@@ -22,39 +25,78 @@ typedef struct copy_task {
     uint64_t first_row, n_rows;
 } copy_task;
 
-/* ---- F32, F16, BF16 ---- */
+/* What all tasks share. */
+typedef struct copy_run {
+    copy_task *tasks; /* of this wave */
+    cmi_kernels kernels;
+    float f8_values[256]; /* of every FP8 code */
+    float *row_values;    /* [workers][max_cols] a row as float32 */
+    uint8_t *row_codes;   /* [workers][max_cols] quantized */
+    size_t max_cols;
+} copy_run;
 
-static void row_to_f32(float *dest, const uint8_t *src, cmi_dtype dtype, size_t n)
+/* ---- Reading ---- */
+
+static float scale_of_row(const cmi_weights_copy *c, uint64_t row)
 {
-    if (dtype == CMI_DTYPE_F32) {
-        memcpy(dest, src, n * sizeof *dest);
-        return;
+    if (c->scale_dtype == CMI_DTYPE_BF16) {
+        cmi_bf16 half;
+        memcpy(&half, c->scale + row * sizeof half, sizeof half);
+        return cmi_bf16_to_f32(half);
     }
-    for (size_t i = 0; i < n; i++) {
+    float scale;
+    memcpy(&scale, c->scale + row * sizeof scale, sizeof scale);
+    return scale;
+}
+
+static void read_fp8_row(const copy_run *run, const cmi_weights_copy *c, const uint8_t *codes,
+                         uint64_t row, float *to)
+{
+    const uint8_t *scales = c->scale + row / c->block_rows * c->scale_cols * sizeof(float);
+    for (uint64_t col = 0; col < c->n_cols; col += c->block_cols) {
+        uint64_t end = CMI_MIN(c->n_cols, col + c->block_cols);
+        float scale;
+        memcpy(&scale, scales + col / c->block_cols * sizeof scale, sizeof scale);
+        for (uint64_t i = col; i < end; i++) {
+            to[i] = run->f8_values[codes[i]] * scale;
+        }
+    }
+}
+
+static void read_half_row(const cmi_weights_copy *c, const uint8_t *src, float *to)
+{
+    bool is_bf16 = c->source->tensor->dtype == CMI_DTYPE_BF16;
+    for (size_t i = 0; i < c->n_cols; i++) {
         uint16_t half;
         memcpy(&half, src + i * sizeof half, sizeof half);
-        dest[i] = dtype == CMI_DTYPE_BF16 ? cmi_bf16_to_f32(half) : cmi_f16_to_f32(half);
+        to[i] = is_bf16 ? cmi_bf16_to_f32(half) : cmi_f16_to_f32(half);
     }
 }
 
-static void row_to_bf16(cmi_bf16 *dest, const uint8_t *src, cmi_dtype dtype, size_t n)
+/* Row `row` of the tensor as float32. */
+static void read_row(const copy_run *run, const cmi_weights_copy *c, const uint8_t *src,
+                     uint64_t row, float *to)
 {
-    if (dtype == CMI_DTYPE_BF16) {
-        memcpy(dest, src, n * sizeof *dest);
-        return;
-    }
-    for (size_t i = 0; i < n; i++) {
-        float x;
-        if (dtype == CMI_DTYPE_F32) {
-            memcpy(&x, src + i * sizeof x, sizeof x);
-        } else {
-            uint16_t half;
-            memcpy(&half, src + i * sizeof half, sizeof half);
-            x = cmi_f16_to_f32(half);
+    switch (c->source->tensor->dtype) {
+    case CMI_DTYPE_F32:
+        memcpy(to, src, c->n_cols * sizeof *to);
+        break;
+    case CMI_DTYPE_F8_E4M3:
+        read_fp8_row(run, c, src, row, to);
+        break;
+    case CMI_DTYPE_I8: {
+        float scale = scale_of_row(c, row);
+        for (size_t i = 0; i < c->n_cols; i++) {
+            to[i] = (float)(int8_t)src[i] * scale;
         }
-        dest[i] = cmi_bf16_from_f32(x);
+        break;
+    }
+    default:
+        read_half_row(c, src, to);
     }
 }
+
+/* ---- Writing ---- */
 
 static void *dest_at(const cmi_weights_copy *c, uint64_t row, uint64_t col)
 {
@@ -62,71 +104,54 @@ static void *dest_at(const cmi_weights_copy *c, uint64_t row, uint64_t col)
     return (uint8_t *)c->dest + at * cmi_dtype_bytes(c->dest_dtype);
 }
 
-static void copy_rows(const cmi_weights_copy *c, const uint8_t *src, uint64_t first_row,
-                      uint64_t n_rows)
+static void write_row(const copy_run *run, const cmi_weights_copy *c, uint64_t i, const float *from)
 {
-    cmi_dtype dtype = c->source->tensor->dtype;
-    uint64_t src_stride = c->n_cols * cmi_dtype_bytes(dtype);
-    for (uint64_t i = 0; i < n_rows; i++) {
-        void *dest = dest_at(c, first_row + i, 0);
-        if (c->dest_dtype == CMI_DTYPE_F32) {
-            row_to_f32(dest, src + i * src_stride, dtype, c->n_cols);
+    if (c->dest_dtype == CMI_DTYPE_BF16) {
+        run->kernels.round_bf16(from, (uint32_t)c->n_cols, dest_at(c, i, 0));
+    } else {
+        memcpy(dest_at(c, i, 0), from, c->n_cols * sizeof *from);
+    }
+}
+
+static void write_column(const cmi_weights_copy *c, uint64_t i, const float *from)
+{
+    for (uint64_t row = 0; row < c->n_cols; row++) {
+        if (c->dest_dtype == CMI_DTYPE_BF16) {
+            cmi_bf16 half = cmi_bf16_from_f32(from[row]);
+            memcpy(dest_at(c, row, i), &half, sizeof half);
         } else {
-            row_to_bf16(dest, src + i * src_stride, dtype, c->n_cols);
+            memcpy(dest_at(c, row, i), &from[row], sizeof *from);
         }
     }
 }
 
-/* ---- FP8 ---- */
-
-/* All 256 codes times one scale. A scale block has thousands of codes, so that looking products up
- * costs a fifth of multiplying and rounding each one (Zen 4, 128 x 128 blocks, to BF16). */
-typedef struct fp8_products {
-    float f32[256];
-    cmi_bf16 bf16[256];
-} fp8_products;
-
-static void fp8_products_make(fp8_products *p, float scale)
+/* codes: signed bytes; they become one output of its block. */
+static void write_i8_row(const cmi_weights_copy *c, uint64_t i, const uint8_t *codes, float scale)
 {
-    for (uint32_t code = 0; code < 256; code++) {
-        p->f32[code] = cmi_f8e4m3_to_f32((uint8_t)code) * scale;
-        p->bf16[code] = cmi_bf16_from_f32(p->f32[code]);
+    uint64_t output = c->dest_row + i;
+    uint64_t block_idx = c->first_block + output / CMI_I8_BLOCK_COLS * c->block_step;
+    uint64_t lane = output % CMI_I8_BLOCK_COLS;
+    uint8_t *block = (uint8_t *)c->dest + block_idx * cmi_i8_block_bytes((uint32_t)c->n_cols);
+    uint8_t *w = block + CMI_I8_HEADER_BYTES + lane * CMI_I8_GROUP;
+    int32_t sum = 0;
+    for (uint64_t k = 0; k < c->n_cols; k++) {
+        sum += (int8_t)codes[k];
+        w[k / CMI_I8_GROUP * CMI_I8_BLOCK_COLS * CMI_I8_GROUP + k % CMI_I8_GROUP] = codes[k];
     }
+    int32_t offset = -CMI_I8_ZERO * sum;
+    memcpy(block + lane * sizeof scale, &scale, sizeof scale);
+    memcpy(block + CMI_I8_HEADER_BYTES / 2 + lane * sizeof offset, &offset, sizeof offset);
 }
 
-/* A run of rows inside one row of scale blocks. src is the run's first code. */
-static void copy_fp8_block_row(const cmi_weights_copy *c, const uint8_t *src, uint64_t first_row,
-                               uint64_t n_rows)
+static void quantize_row(const copy_run *run, const cmi_weights_copy *c, uint64_t i,
+                         const float *from, uint8_t *codes)
 {
-    const uint8_t *scales = c->scale + first_row / c->block_rows * c->scale_cols * sizeof(float);
-    fp8_products products;
-    for (uint64_t col = 0; col < c->n_cols; col += c->block_cols) {
-        uint64_t n = CMI_MIN(c->n_cols - col, (uint64_t)c->block_cols);
-        float scale;
-        memcpy(&scale, scales + col / c->block_cols * sizeof scale, sizeof scale);
-        fp8_products_make(&products, scale);
-        for (uint64_t row = 0; row < n_rows; row++) {
-            const uint8_t *codes = src + row * c->n_cols + col;
-            void *dest = dest_at(c, first_row + row, col);
-            for (uint64_t i = 0; i < n && c->dest_dtype == CMI_DTYPE_F32; i++) {
-                ((float *)dest)[i] = products.f32[codes[i]];
-            }
-            for (uint64_t i = 0; i < n && c->dest_dtype == CMI_DTYPE_BF16; i++) {
-                ((cmi_bf16 *)dest)[i] = products.bf16[codes[i]];
-            }
-        }
+    float scale;
+    run->kernels.quantize_i8(from, (uint32_t)c->n_cols, codes, &scale);
+    for (uint64_t k = 0; k < c->n_cols; k++) {
+        codes[k] = (uint8_t)(codes[k] - CMI_I8_ZERO);
     }
-}
-
-static void copy_fp8_rows(const cmi_weights_copy *c, const uint8_t *src, uint64_t first_row,
-                          uint64_t n_rows)
-{
-    uint64_t end = first_row + n_rows;
-    for (uint64_t row = first_row; row < end;) {
-        uint64_t n = CMI_MIN(end - row, c->block_rows - row % c->block_rows);
-        copy_fp8_block_row(c, src + (row - first_row) * c->n_cols, row, n);
-        row += n;
-    }
+    write_i8_row(c, i, codes, scale);
 }
 
 /* ---- Tasks ---- */
@@ -136,33 +161,54 @@ static uint64_t row_bytes(const cmi_weights_copy *c)
     return c->n_cols * cmi_dtype_bytes(c->source->tensor->dtype);
 }
 
+static void copy_row(const copy_run *run, const cmi_weights_copy *c, uint64_t i, const uint8_t *src,
+                     uint32_t worker)
+{
+    cmi_dtype from = c->source->tensor->dtype;
+    float *values = run->row_values + worker * run->max_cols;
+    if (c->placing == CMI_PLACE_I8_BLOCKS && from == CMI_DTYPE_I8) {
+        write_i8_row(c, i, src, scale_of_row(c, c->source_row + i));
+        return;
+    }
+    if (c->placing == CMI_PLACE_ROWS && from == c->dest_dtype) {
+        memcpy(dest_at(c, i, 0), src, row_bytes(c));
+        return;
+    }
+    read_row(run, c, src, c->source_row + i, values);
+    if (c->placing == CMI_PLACE_I8_BLOCKS) {
+        quantize_row(run, c, i, values, run->row_codes + worker * run->max_cols);
+    } else if (c->placing == CMI_PLACE_TRANSPOSED) {
+        write_column(c, i, values);
+    } else {
+        write_row(run, c, i, values);
+    }
+}
+
+static uint64_t source_offset(const cmi_weights_copy *c, uint64_t row)
+{
+    return c->source->tensor->offset + (c->source_row + row) * row_bytes(c);
+}
+
 static void run_task(void *arg, uint32_t task, uint32_t worker)
 {
-    (void)worker;
-    const copy_task *t = (const copy_task *)arg + task;
+    const copy_run *run = arg;
+    const copy_task *t = &run->tasks[task];
     const cmi_weights_copy *c = t->copy;
     const cmi_safetensors *file = c->source->file;
-    uint64_t n_row = row_bytes(c);
-    uint64_t offset = c->source->tensor->offset + t->first_row * n_row;
-    if (c->source->tensor->dtype == CMI_DTYPE_F8_E4M3) {
-        copy_fp8_rows(c, file->data + offset, t->first_row, t->n_rows);
-    } else {
-        copy_rows(c, file->data + offset, t->first_row, t->n_rows);
+    for (uint64_t i = t->first_row; i < t->first_row + t->n_rows; i++) {
+        copy_row(run, c, i, file->data + source_offset(c, i), worker);
     }
-    cmi_file_map_release(&file->map, offset, t->n_rows * n_row);
+    cmi_file_map_release(&file->map, source_offset(c, t->first_row), t->n_rows * row_bytes(c));
 }
 
 static int compare_copies(const void *left, const void *right)
 {
-    const cmi_checkpoint_tensor *a = ((const cmi_weights_copy *)left)->source;
-    const cmi_checkpoint_tensor *b = ((const cmi_weights_copy *)right)->source;
-    if (a->file != b->file) {
-        return strcmp(a->file->path, b->file->path);
+    const cmi_weights_copy *a = left, *b = right;
+    if (a->source->file != b->source->file) {
+        return strcmp(a->source->file->path, b->source->file->path);
     }
-    if (a->tensor->offset != b->tensor->offset) {
-        return a->tensor->offset < b->tensor->offset ? -1 : 1;
-    }
-    return 0;
+    uint64_t at_a = source_offset(a, 0), at_b = source_offset(b, 0);
+    return at_a < at_b ? -1 : at_a > at_b;
 }
 
 static uint64_t task_rows(const cmi_weights_copy *c)
@@ -170,12 +216,14 @@ static uint64_t task_rows(const cmi_weights_copy *c)
     return CMI_MAX(TASK_BYTES / row_bytes(c), (uint64_t)1);
 }
 
-static size_t count_tasks(const cmi_weights_copy *copies, size_t n_copies, uint64_t *n_bytes)
+static size_t count_tasks(const cmi_weights_copy *copies, size_t n_copies, uint64_t *n_bytes,
+                          size_t *max_cols)
 {
     size_t n_tasks = 0;
     for (size_t i = 0; i < n_copies; i++) {
         n_tasks += CMI_DIV_UP(copies[i].n_rows, task_rows(&copies[i]));
-        *n_bytes += copies[i].source->tensor->n_bytes;
+        *n_bytes += copies[i].n_rows * row_bytes(&copies[i]);
+        *max_cols = CMI_MAX(*max_cols, (size_t)copies[i].n_cols);
     }
     return n_tasks;
 }
@@ -190,76 +238,42 @@ static void make_tasks(copy_task *tasks, const cmi_weights_copy *copies, size_t 
     }
 }
 
-void cmi_weights_copy_run(cmi_weights_copy *copies, size_t n_copies, const cmi_weights_options *opt)
+static void run_waves(copy_run *run, size_t n_tasks, uint64_t total_bytes,
+                      const cmi_weights_options *opt)
 {
-    qsort(copies, n_copies, sizeof *copies, compare_copies);
-    uint64_t total_bytes = 0;
+    copy_task *tasks = run->tasks;
     uint64_t done_bytes = 0;
-    size_t n_tasks = count_tasks(copies, n_copies, &total_bytes);
-    copy_task *tasks = cmi_alloc(n_tasks, sizeof *tasks);
-    make_tasks(tasks, copies, n_copies);
     size_t wave = CMI_MAX(8 * cmi_team_size(opt->team), (uint32_t)WAVE_TASKS_MIN);
     for (size_t first = 0; first < n_tasks; first += wave) {
         uint32_t n = (uint32_t)CMI_MIN(n_tasks - first, wave);
-        cmi_team_run(opt->team, run_task, tasks + first, n);
+        run->tasks = tasks + first;
+        cmi_team_run(opt->team, run_task, run, n);
         for (uint32_t i = 0; i < n; i++) {
-            done_bytes += tasks[first + i].n_rows * row_bytes(tasks[first + i].copy);
+            done_bytes += run->tasks[i].n_rows * row_bytes(run->tasks[i].copy);
         }
         if (opt->progress != NULL) {
             opt->progress(opt->progress_arg, done_bytes, total_bytes);
         }
     }
-    cmi_free(tasks);
+    run->tasks = tasks;
 }
 
-/* ---- The K half of kv_b_proj, transposed ---- */
-
-typedef struct transpose_run {
-    const cmi_weights *weights;
-    const cmi_model_config *config;
-} transpose_run;
-
-/* One head of one layer: w_uk_t[rank][nope] from kv_b_proj[nope][rank]. */
-static void transpose_head(const cmi_layer_weights *layer, const cmi_model_config *c, uint32_t head)
+void cmi_weights_copy_run(cmi_weights_copy *copies, size_t n_copies, const cmi_weights_options *opt)
 {
-    size_t first_in = (size_t)head * (c->qk_nope_head_dim + c->v_head_dim);
-    size_t first_out = (size_t)head * c->kv_lora_rank;
-    size_t in_stride = layer->kv_b_proj.stride;
-    size_t out_stride = layer->w_uk_t.stride;
-    if (layer->w_uk_t.dtype == CMI_DTYPE_F32) {
-        const float *in = (const float *)layer->kv_b_proj.w + first_in * in_stride;
-        float *out = (float *)(uintptr_t)layer->w_uk_t.w + first_out * out_stride;
-        for (size_t r = 0; r < c->kv_lora_rank; r++) {
-            for (size_t d = 0; d < c->qk_nope_head_dim; d++) {
-                out[r * out_stride + d] = in[d * in_stride + r];
-            }
-        }
-        return;
+    copy_run run = {0};
+    uint64_t total_bytes = 0;
+    qsort(copies, n_copies, sizeof *copies, compare_copies);
+    size_t n_tasks = count_tasks(copies, n_copies, &total_bytes, &run.max_cols);
+    run.tasks = cmi_alloc(n_tasks, sizeof *run.tasks);
+    run.row_values = cmi_alloc(cmi_team_size(opt->team) * run.max_cols, sizeof *run.row_values);
+    run.row_codes = cmi_alloc(cmi_team_size(opt->team) * run.max_cols, 1);
+    cmi_kernels_select(&run.kernels, cmi_cpu_flags());
+    for (uint32_t code = 0; code < 256; code++) {
+        run.f8_values[code] = cmi_f8e4m3_to_f32((uint8_t)code);
     }
-    const cmi_bf16 *in = (const cmi_bf16 *)layer->kv_b_proj.w + first_in * in_stride;
-    cmi_bf16 *out = (cmi_bf16 *)(uintptr_t)layer->w_uk_t.w + first_out * out_stride;
-    for (size_t r = 0; r < c->kv_lora_rank; r++) {
-        for (size_t d = 0; d < c->qk_nope_head_dim; d++) {
-            out[r * out_stride + d] = in[d * in_stride + r];
-        }
-    }
-}
-
-static void transpose_task(void *arg, uint32_t task, uint32_t worker)
-{
-    (void)worker;
-    const transpose_run *run = arg;
-    const cmi_model_config *c = run->config;
-    uint32_t layer_idx = task / c->num_attention_heads;
-    const cmi_layer_weights *layer = layer_idx < c->num_hidden_layers
-                                         ? &run->weights->layers[layer_idx]
-                                         : &run->weights->mtp->layer;
-    transpose_head(layer, c, task % c->num_attention_heads);
-}
-
-void cmi_weights_transpose_run(cmi_weights *weights, const cmi_model_config *config, cmi_team *team)
-{
-    transpose_run run = {weights, config};
-    uint32_t n_layers = config->num_hidden_layers + (weights->mtp != NULL ? 1 : 0);
-    cmi_team_run(team, transpose_task, &run, n_layers * config->num_attention_heads);
+    make_tasks(run.tasks, copies, n_copies);
+    run_waves(&run, n_tasks, total_bytes, opt);
+    cmi_free(run.row_codes);
+    cmi_free(run.row_values);
+    cmi_free(run.tasks);
 }

@@ -6,21 +6,37 @@
 #include "model/checkpoint.h"
 #include "model/weights.h"
 
-/* One tensor's way into the block. */
+/* Where the rows of a tensor go. */
+typedef enum cmi_weights_placing {
+    CMI_PLACE_ROWS,       /* row by row, dest_stride elements apart */
+    CMI_PLACE_TRANSPOSED, /* row i becomes column i */
+    CMI_PLACE_I8_BLOCKS,  /* packed blocks (kernels/int8.h) */
+} cmi_weights_placing;
+
+/* The way of some consecutive rows of a tensor into the block. */
 typedef struct cmi_weights_copy {
     const cmi_checkpoint_tensor *source;
-    const uint8_t *scale; /* F32 [scale_rows][scale_cols], unaligned; NULL unless source is FP8 */
+    const uint8_t *scale; /* FP8: F32 [scale_rows][scale_cols]; I8: [rows] of scale_dtype; unaligned
+                           */
+    cmi_dtype scale_dtype;
     uint64_t scale_cols;
-    uint32_t block_rows, block_cols; /* of one scale */
+    uint32_t block_rows, block_cols; /* of one FP8 scale */
+    uint64_t source_row;             /* the first one */
+    uint64_t n_rows, n_cols;         /* a vector is one row */
+    cmi_weights_placing placing;
     void *dest;
     size_t dest_stride; /* elements */
     cmi_dtype dest_dtype;
-    uint64_t n_rows, n_cols; /* a vector is one row */
+    /* CMI_PLACE_I8_BLOCKS: row i is output dest_row + i; blocks 0, 1, 2, ... of outputs are blocks
+     * first_block, first_block + block_step, ... from dest on. */
+    uint64_t dest_row;
+    uint32_t first_block, block_step;
 } cmi_weights_copy;
 
 typedef struct cmi_weights_plan {
     const cmi_model_config *config;
     cmi_dtype dtype;
+    bool int8_head;
     bool with_mtp;
     const cmi_checkpoint *checkpoint; /* NULL: sizes only */
     uint8_t *block;                   /* NULL: nothing is placed */
@@ -47,9 +63,5 @@ bool cmi_weights_has_layer(const cmi_checkpoint *checkpoint, uint32_t layer_idx)
 /* Does all copies, ordered by their place in the files (which orders the array). */
 void cmi_weights_copy_run(cmi_weights_copy *copies, size_t n_copies,
                           const cmi_weights_options *opt);
-
-/* Fills every layer's w_uk_t from its kv_b_proj. */
-void cmi_weights_transpose_run(cmi_weights *weights, const cmi_model_config *config,
-                               cmi_team *team);
 
 #endif

@@ -91,7 +91,8 @@ static void check_shape(cmi_weights_plan *p, const cmi_checkpoint_tensor *t, uin
     }
 }
 
-static void find_scale(cmi_weights_plan *p, cmi_weights_copy *copy, const char *name)
+static void find_fp8_scale(cmi_weights_plan *p, cmi_weights_copy *copy, uint64_t n_rows,
+                           const char *name)
 {
     const cmi_fp8_config *fp8 = &p->config->fp8;
     if (fp8->block_rows == 0) {
@@ -106,7 +107,7 @@ static void find_scale(cmi_weights_plan *p, cmi_weights_copy *copy, const char *
         return;
     }
     copy->scale_cols = CMI_DIV_UP(copy->n_cols, fp8->block_cols);
-    check_shape(p, scale, CMI_DIV_UP(copy->n_rows, fp8->block_rows), copy->scale_cols);
+    check_shape(p, scale, CMI_DIV_UP(n_rows, fp8->block_rows), copy->scale_cols);
     if (scale->tensor->dtype != CMI_DTYPE_F32) {
         fail(p, CMI_ERR_UNSUPPORTED, scale, "dtype %s is not supported for scales; F32 is",
              scale->tensor->dtype_label);
@@ -116,30 +117,67 @@ static void find_scale(cmi_weights_plan *p, cmi_weights_copy *copy, const char *
     copy->scale = cmi_safetensors_data(scale->file, scale->tensor);
 }
 
+/* One scale for each output: [n_rows] or [n_rows, 1]. */
+static void find_int8_scale(cmi_weights_plan *p, cmi_weights_copy *copy, uint64_t n_rows,
+                            const char *name)
+{
+    if (!p->config->is_int8) {
+        fail(p, CMI_ERR_BAD_DATA, copy->source,
+             "dtype is I8, but config.json has no quantization_config for INT8");
+        return;
+    }
+    char scale_name[NAME_BYTES + 16];
+    snprintf(scale_name, sizeof scale_name, "%s_scale", name);
+    const cmi_checkpoint_tensor *scale = find(p, scale_name);
+    if (scale == NULL) {
+        return;
+    }
+    if (scale->tensor->n_dims == 2) {
+        check_shape(p, scale, n_rows, 1);
+    } else {
+        check_shape(p, scale, 0, n_rows);
+    }
+    if (scale->tensor->dtype != CMI_DTYPE_F32 && scale->tensor->dtype != CMI_DTYPE_BF16) {
+        fail(p, CMI_ERR_UNSUPPORTED, scale,
+             "dtype %s is not supported for scales; F32 and BF16 are", scale->tensor->dtype_label);
+    }
+    copy->scale_dtype = scale->tensor->dtype;
+    copy->scale = cmi_safetensors_data(scale->file, scale->tensor);
+}
+
 static bool is_readable(cmi_dtype dtype)
 {
     return dtype == CMI_DTYPE_F32 || dtype == CMI_DTYPE_F16 || dtype == CMI_DTYPE_BF16;
 }
 
-/* Looks the tensor prefix + suffix up, checks it and notes the copy. dims as in check_shape. */
-static void add_copy(cmi_weights_plan *p, const char *prefix, const char *suffix, uint32_t n_rows,
-                     uint32_t n_cols, cmi_weights_copy copy)
+/* Rows of a tensor: which tensor, its whole shape (n_rows 0: a vector), and which of its rows. */
+typedef struct tensor_rows {
+    const char *prefix, *suffix; /* together the name */
+    uint32_t n_rows, n_cols;
+    uint32_t first, n; /* n 0: all rows */
+} tensor_rows;
+
+/* Looks the tensor up, checks it and notes the copy. */
+static void add_copy(cmi_weights_plan *p, const tensor_rows *from, cmi_weights_copy copy)
 {
     if (p->checkpoint == NULL || p->status != CMI_OK) {
         return;
     }
     char name[NAME_BYTES];
-    snprintf(name, sizeof name, "%s%s", prefix, suffix);
+    snprintf(name, sizeof name, "%s%s", from->prefix, from->suffix);
     copy.source = find(p, name);
     if (copy.source == NULL) {
         return;
     }
-    copy.n_rows = CMI_MAX(n_rows, 1u);
-    copy.n_cols = n_cols;
-    check_shape(p, copy.source, n_rows, n_cols);
+    copy.source_row = from->first;
+    copy.n_rows = from->n > 0 ? from->n : CMI_MAX(from->n_rows, 1u);
+    copy.n_cols = from->n_cols;
+    check_shape(p, copy.source, from->n_rows, from->n_cols);
     const cmi_tensor *tensor = copy.source->tensor;
-    if (tensor->dtype == CMI_DTYPE_F8_E4M3 && n_rows > 0) {
-        find_scale(p, &copy, name);
+    if (tensor->dtype == CMI_DTYPE_F8_E4M3 && from->n_rows > 0) {
+        find_fp8_scale(p, &copy, from->n_rows, name);
+    } else if (tensor->dtype == CMI_DTYPE_I8 && from->n_rows > 0) {
+        find_int8_scale(p, &copy, from->n_rows, name);
     } else if (!is_readable(tensor->dtype)) {
         fail(p, CMI_ERR_UNSUPPORTED, copy.source, "dtype %s is not supported here",
              tensor->dtype_label);
@@ -158,72 +196,161 @@ static const float *place_vector(cmi_weights_plan *p, const char *prefix, const 
                                  uint32_t n)
 {
     float *dest = take(p, (uint64_t)n * sizeof(float));
+    tensor_rows from = {.prefix = prefix, .suffix = suffix, .n_cols = n};
     cmi_weights_copy copy = {.dest = dest, .dest_stride = n, .dest_dtype = CMI_DTYPE_F32};
-    add_copy(p, prefix, suffix, 0, n, copy);
+    add_copy(p, &from, copy);
     return dest;
 }
 
+/* n_out outputs; an I8 matrix gets whole blocks. */
 static cmi_linear take_linear(cmi_weights_plan *p, cmi_dtype dtype, uint32_t n_out, uint32_t n_in)
 {
     cmi_linear m = {.n_out = n_out, .n_in = n_in, .dtype = dtype};
-    m.stride = row_stride(dtype, n_in);
-    m.w = take(p, (uint64_t)n_out * m.stride * cmi_dtype_bytes(dtype));
-    return m;
-}
-
-/* Fills rows first_row .. first_row + n_rows of m from the tensor prefix + suffix. */
-static void fill_rows(cmi_weights_plan *p, const cmi_linear *m, uint32_t first_row, uint32_t n_rows,
-                      const char *prefix, const char *suffix)
-{
-    cmi_weights_copy copy = {.dest_stride = m->stride, .dest_dtype = m->dtype};
-    if (m->w != NULL) {
-        copy.dest = (uint8_t *)(uintptr_t)m->w + first_row * m->stride * cmi_dtype_bytes(m->dtype);
+    if (dtype == CMI_DTYPE_I8) {
+        if (n_in > CMI_I8_MAX_K && p->status == CMI_OK) {
+            p->status = cmi_error_set(p->err, CMI_ERR_UNSUPPORTED,
+                                      "INT8 needs matrices of at most %d inputs, one has %u",
+                                      CMI_I8_MAX_K, n_in);
+        }
+        m.stride = cmi_i8_block_bytes(n_in);
+        m.w = take(p, cmi_i8_packed_bytes(n_out, n_in));
+    } else {
+        m.stride = row_stride(dtype, n_in);
+        m.w = take(p, (uint64_t)n_out * m.stride * cmi_dtype_bytes(dtype));
     }
-    add_copy(p, prefix, suffix, n_rows, m->n_in, copy);
+    return m;
 }
 
-static cmi_linear place_linear(cmi_weights_plan *p, const char *prefix, const char *suffix,
-                               uint32_t n_out, uint32_t n_in)
+/* Fills m from its row (output) first_row on with a tensor's rows. */
+static void fill_rows(cmi_weights_plan *p, const cmi_linear *m, uint32_t first_row,
+                      const tensor_rows *from)
 {
-    cmi_linear m = take_linear(p, p->dtype, n_out, n_in);
-    fill_rows(p, &m, 0, n_out, prefix, suffix);
+    cmi_weights_copy copy = {
+        .dest = (void *)(uintptr_t)m->w, .dest_stride = m->stride, .dest_dtype = m->dtype};
+    if (m->dtype == CMI_DTYPE_I8) {
+        copy.placing = CMI_PLACE_I8_BLOCKS;
+        copy.dest_row = first_row;
+        copy.block_step = 1;
+    } else if (m->w != NULL) {
+        copy.dest = (uint8_t *)copy.dest + first_row * m->stride * cmi_dtype_bytes(m->dtype);
+    }
+    add_copy(p, from, copy);
+}
+
+static cmi_linear place_linear(cmi_weights_plan *p, cmi_dtype dtype, const char *prefix,
+                               const char *suffix, uint32_t n_out, uint32_t n_in)
+{
+    cmi_linear m = take_linear(p, dtype, n_out, n_in);
+    tensor_rows from = {.prefix = prefix, .suffix = suffix, .n_rows = n_out, .n_cols = n_in};
+    fill_rows(p, &m, 0, &from);
     return m;
+}
+
+/* gate_proj (part 0) or up_proj (part 1) as I8: every other block. */
+static void fill_alternate_blocks(cmi_weights_plan *p, const cmi_linear *gate_up, uint32_t part,
+                                  const tensor_rows *from)
+{
+    cmi_weights_copy copy = {.placing = CMI_PLACE_I8_BLOCKS,
+                             .dest = (void *)(uintptr_t)gate_up->w,
+                             .dest_dtype = CMI_DTYPE_I8,
+                             .first_block = part,
+                             .block_step = 2};
+    add_copy(p, from, copy);
 }
 
 static cmi_ffn place_ffn(cmi_weights_plan *p, const char *prefix, uint32_t width)
 {
     uint32_t hidden = p->config->hidden_size;
     cmi_ffn ffn = {.width = width};
-    ffn.gate_up = take_linear(p, p->dtype, 2 * width, hidden);
-    fill_rows(p, &ffn.gate_up, 0, width, prefix, "gate_proj.weight");
-    fill_rows(p, &ffn.gate_up, width, width, prefix, "up_proj.weight");
-    ffn.down = place_linear(p, prefix, "down_proj.weight", hidden, width);
+    tensor_rows gate = {
+        .prefix = prefix, .suffix = "gate_proj.weight", .n_rows = width, .n_cols = hidden};
+    tensor_rows up = gate;
+    up.suffix = "up_proj.weight";
+    if (p->dtype == CMI_DTYPE_I8) {
+        uint32_t padded = CMI_ROUND_UP(width, (uint32_t)CMI_I8_BLOCK_COLS);
+        ffn.gate_up = take_linear(p, p->dtype, 2 * padded, hidden);
+        fill_alternate_blocks(p, &ffn.gate_up, 0, &gate);
+        fill_alternate_blocks(p, &ffn.gate_up, 1, &up);
+        ffn.gate_up.n_out = 2 * width;
+    } else {
+        ffn.gate_up = take_linear(p, p->dtype, 2 * width, hidden);
+        fill_rows(p, &ffn.gate_up, 0, &gate);
+        fill_rows(p, &ffn.gate_up, width, &up);
+    }
+    ffn.down = place_linear(p, p->dtype, prefix, "down_proj.weight", hidden, width);
     return ffn;
 }
 
 /* ---- Layers ---- */
 
+/* What stays in the type of the attention when the linears are I8: BF16. */
+static cmi_dtype attention_dtype(const cmi_weights_plan *p)
+{
+    return p->dtype == CMI_DTYPE_I8 ? CMI_DTYPE_BF16 : p->dtype;
+}
+
+/* kv_b_proj as it is, and its halves as decode's absorbed form wants them. */
+static void place_kv_b(cmi_weights_plan *p, cmi_layer_weights *layer, const char *attn)
+{
+    const cmi_model_config *c = p->config;
+    uint32_t nope = c->qk_nope_head_dim, v = c->v_head_dim, rank = c->kv_lora_rank;
+    uint32_t heads = c->num_attention_heads;
+    cmi_dtype dtype = attention_dtype(p);
+    tensor_rows from = {
+        .prefix = attn, .suffix = "kv_b_proj.weight", .n_rows = heads * (nope + v), .n_cols = rank};
+    layer->kv_b_proj = take_linear(p, p->dtype, heads * (nope + v), rank);
+    fill_rows(p, &layer->kv_b_proj, 0, &from);
+    layer->w_uk_t = take_linear(p, dtype, heads * rank, nope);
+    cmi_linear w_uv = p->dtype == dtype ? layer->kv_b_proj : take_linear(p, dtype, heads * v, rank);
+    for (uint32_t head = 0; head < heads; head++) {
+        from.first = head * (nope + v);
+        from.n = nope;
+        cmi_weights_copy copy = {.placing = CMI_PLACE_TRANSPOSED,
+                                 .dest_stride = layer->w_uk_t.stride,
+                                 .dest_dtype = dtype};
+        if (layer->w_uk_t.w != NULL) {
+            copy.dest = (uint8_t *)(uintptr_t)layer->w_uk_t.w +
+                        (size_t)head * rank * layer->w_uk_t.stride * cmi_dtype_bytes(dtype);
+        }
+        add_copy(p, &from, copy);
+        if (p->dtype != dtype) {
+            from.first += nope;
+            from.n = v;
+            fill_rows(p, &w_uv, head * v, &from);
+        }
+    }
+    bool is_view = p->dtype == dtype;
+    layer->w_uv_head_stride = (is_view ? nope + v : v) * w_uv.stride;
+    layer->w_uv = w_uv;
+    layer->w_uv.n_out = v;
+    if (is_view && w_uv.w != NULL) {
+        layer->w_uv.w = (const uint8_t *)w_uv.w + nope * w_uv.stride * cmi_dtype_bytes(dtype);
+    }
+}
+
 static void place_attention(cmi_weights_plan *p, cmi_layer_weights *layer, const char *prefix)
 {
     const cmi_model_config *c = p->config;
+    uint32_t hidden = c->hidden_size;
     uint32_t heads = c->num_attention_heads;
     uint32_t n_q = heads * (c->qk_nope_head_dim + c->qk_rope_head_dim);
+    uint32_t n_kv_a = c->kv_lora_rank + c->qk_rope_head_dim;
     char attn[NAME_BYTES];
     snprintf(attn, sizeof attn, "%sself_attn.", prefix);
+    layer->qkv_a_proj = take_linear(p, p->dtype, c->q_lora_rank + n_kv_a, hidden);
+    tensor_rows q_a = {attn, "q_a_proj.weight", c->q_lora_rank, hidden, 0, 0};
+    tensor_rows kv_a = {attn, "kv_a_proj_with_mqa.weight", n_kv_a, hidden, 0, 0};
     if (c->q_lora_rank > 0) {
-        layer->q_a_proj = place_linear(p, attn, "q_a_proj.weight", c->q_lora_rank, c->hidden_size);
+        fill_rows(p, &layer->qkv_a_proj, 0, &q_a);
         layer->q_a_layernorm = place_vector(p, attn, "q_a_layernorm.weight", c->q_lora_rank);
-        layer->q_b_proj = place_linear(p, attn, "q_b_proj.weight", n_q, c->q_lora_rank);
+        layer->q_b_proj = place_linear(p, p->dtype, attn, "q_b_proj.weight", n_q, c->q_lora_rank);
     } else {
-        layer->q_b_proj = place_linear(p, attn, "q_proj.weight", n_q, c->hidden_size);
+        layer->q_b_proj = place_linear(p, p->dtype, attn, "q_proj.weight", n_q, hidden);
     }
-    layer->kv_a_proj = place_linear(p, attn, "kv_a_proj_with_mqa.weight",
-                                    c->kv_lora_rank + c->qk_rope_head_dim, c->hidden_size);
+    fill_rows(p, &layer->qkv_a_proj, c->q_lora_rank, &kv_a);
     layer->kv_a_layernorm = place_vector(p, attn, "kv_a_layernorm.weight", c->kv_lora_rank);
-    layer->kv_b_proj = place_linear(p, attn, "kv_b_proj.weight",
-                                    heads * (c->qk_nope_head_dim + c->v_head_dim), c->kv_lora_rank);
-    layer->w_uk_t = take_linear(p, p->dtype, heads * c->kv_lora_rank, c->qk_nope_head_dim);
-    layer->o_proj = place_linear(p, attn, "o_proj.weight", c->hidden_size, heads * c->v_head_dim);
+    place_kv_b(p, layer, attn);
+    layer->o_proj = place_linear(p, p->dtype, attn, "o_proj.weight", hidden, heads * c->v_head_dim);
 }
 
 static void place_moe(cmi_weights_plan *p, cmi_layer_weights *layer, const char *mlp)
@@ -231,7 +358,8 @@ static void place_moe(cmi_weights_plan *p, cmi_layer_weights *layer, const char 
     const cmi_model_config *c = p->config;
     char prefix[NAME_BYTES];
     layer->gate = take_linear(p, CMI_DTYPE_F32, c->n_routed_experts, c->hidden_size);
-    fill_rows(p, &layer->gate, 0, c->n_routed_experts, mlp, "gate.weight");
+    tensor_rows gate = {mlp, "gate.weight", c->n_routed_experts, c->hidden_size, 0, 0};
+    fill_rows(p, &layer->gate, 0, &gate);
     if (c->topk_method == CMI_TOPK_NOAUX_TC) {
         layer->gate_bias =
             place_vector(p, mlp, "gate.e_score_correction_bias", c->n_routed_experts);
@@ -280,7 +408,7 @@ static cmi_mtp_weights place_mtp(cmi_weights_plan *p)
     snprintf(prefix, sizeof prefix, "model.layers.%u.", c->num_hidden_layers);
     mtp.enorm = place_vector(p, prefix, "enorm.weight", hidden);
     mtp.hnorm = place_vector(p, prefix, "hnorm.weight", hidden);
-    mtp.eh_proj = place_linear(p, prefix, "eh_proj.weight", hidden, 2 * hidden);
+    mtp.eh_proj = place_linear(p, p->dtype, prefix, "eh_proj.weight", hidden, 2 * hidden);
     mtp.layer = place_layer(p, c->num_hidden_layers);
     mtp.head_norm = place_vector(p, prefix, "shared_head.norm.weight", hidden);
     return mtp;
@@ -295,7 +423,8 @@ cmi_weights *cmi_weights_plan_walk(cmi_weights_plan *p)
     cmi_layer_weights *layers = take(p, c->num_hidden_layers * sizeof *layers);
     cmi_mtp_weights *mtp = p->with_mtp ? take(p, sizeof *mtp) : NULL;
     cmi_weights w = {.dtype = p->dtype, .layers = layers, .mtp = mtp};
-    w.embed = place_linear(p, "model.embed_tokens.weight", "", c->vocab_size, c->hidden_size);
+    w.embed = place_linear(p, attention_dtype(p), "model.embed_tokens.weight", "", c->vocab_size,
+                           c->hidden_size);
     for (uint32_t i = 0; i < c->num_hidden_layers; i++) {
         cmi_layer_weights layer = place_layer(p, i);
         if (layers != NULL) {
@@ -311,7 +440,8 @@ cmi_weights *cmi_weights_plan_walk(cmi_weights_plan *p)
     w.norm = place_vector(p, "model.norm.weight", "", c->hidden_size);
     w.lm_head = c->tie_word_embeddings
                     ? w.embed
-                    : place_linear(p, "lm_head.weight", "", c->vocab_size, c->hidden_size);
+                    : place_linear(p, p->int8_head ? p->dtype : attention_dtype(p),
+                                   "lm_head.weight", "", c->vocab_size, c->hidden_size);
     w.n_bytes = p->n_bytes;
     if (head != NULL && p->status == CMI_OK) {
         *head = w;

@@ -31,20 +31,20 @@ def main(cminfer, model, qemu=""):
     variants += [["--threads", "2", "--max-num-batched-tokens", n] for n in ("1", "7", "64", "512")]
     variants += [["--threads", "2", "--isa", isa] for isa in ("ref", "avx2", "avx512")]
     n_compared = 0
-    for dtype in ("bf16", "f32"):
-        want = score([cminfer], model, ids, 8, ["--dtype", dtype])
+    for kind in (["--dtype", "bf16"], ["--dtype", "f32"], ["--quantization", "w8a8-int8"]):
+        want = score([cminfer], model, ids, 8, kind)
         assert want.count(b"\n") == len(ids) + 8
         for variant in variants:
-            got = score([cminfer], model, ids, 8, ["--dtype", dtype, *variant])
+            got = score([cminfer], model, ids, 8, [*kind, *variant])
             if got != want:
-                sys.exit(f"other bytes with --dtype {dtype} {' '.join(variant)}")
+                sys.exit(f"other bytes with {' '.join(kind + variant)}")
             n_compared += 1
         if qemu and not few:
-            want = score([cminfer], model, ids[:20], 2, ["--dtype", dtype])
+            want = score([cminfer], model, ids[:20], 2, kind)
             for cpu in ("Nehalem", "Haswell"):
-                got = score([qemu, "-cpu", cpu, cminfer], model, ids[:20], 2, ["--dtype", dtype])
+                got = score([qemu, "-cpu", cpu, cminfer], model, ids[:20], 2, kind)
                 if got != want:
-                    sys.exit(f"other bytes with --dtype {dtype} on an emulated {cpu}")
+                    sys.exit(f"other bytes with {' '.join(kind)} on an emulated {cpu}")
                 n_compared += 1
     print(f"{n_compared} runs gave the same bytes")
 

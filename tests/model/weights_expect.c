@@ -155,17 +155,22 @@ static void expect_attention(const loaded *m, const cmi_layer_weights *l, const 
     uint32_t n_kv = heads * (c->qk_nope_head_dim + c->v_head_dim);
     char attn[96];
     snprintf(attn, sizeof attn, "%sself_attn.", prefix);
+    char name[160];
+    uint32_t n_kv_a = c->kv_lora_rank + c->qk_rope_head_dim;
+    assert_int_equal(l->qkv_a_proj.dtype, m->weights->dtype);
+    assert_int_equal(l->qkv_a_proj.n_out, c->q_lora_rank + n_kv_a);
+    assert_int_equal(l->qkv_a_proj.n_in, c->hidden_size);
     if (c->q_lora_rank > 0) {
-        expect_linear(m, &l->q_a_proj, c->q_lora_rank, c->hidden_size, attn, "q_a_proj.weight");
+        snprintf(name, sizeof name, "%sq_a_proj.weight", attn);
+        expect_rows(m, &l->qkv_a_proj, 0, c->q_lora_rank, name);
         expect_linear(m, &l->q_b_proj, n_q, c->q_lora_rank, attn, "q_b_proj.weight");
         expect_vector(m, l->q_a_layernorm, attn, "q_a_layernorm.weight");
     } else {
-        assert_null(l->q_a_proj.w);
         assert_null(l->q_a_layernorm);
         expect_linear(m, &l->q_b_proj, n_q, c->hidden_size, attn, "q_proj.weight");
     }
-    expect_linear(m, &l->kv_a_proj, c->kv_lora_rank + c->qk_rope_head_dim, c->hidden_size, attn,
-                  "kv_a_proj_with_mqa.weight");
+    snprintf(name, sizeof name, "%skv_a_proj_with_mqa.weight", attn);
+    expect_rows(m, &l->qkv_a_proj, c->q_lora_rank, n_kv_a, name);
     expect_vector(m, l->kv_a_layernorm, attn, "kv_a_layernorm.weight");
     expect_linear(m, &l->kv_b_proj, n_kv, c->kv_lora_rank, attn, "kv_b_proj.weight");
     expect_linear(m, &l->o_proj, c->hidden_size, heads * c->v_head_dim, attn, "o_proj.weight");
