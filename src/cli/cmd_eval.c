@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "cli/chat.h"
+#include "cli/eval.h"
 #include "cli/progress.h"
 #include "os/file.h"
 #include "text/detokenizer.h"
@@ -25,6 +26,7 @@ typedef struct task_result {
 typedef struct eval_options {
     cmi_model_options model;
     const char *tasks;
+    const char *perplexity;
     const char *chat_template;
     uint32_t max_tokens;
     uint32_t limit; /* items of each task; 0: all */
@@ -200,14 +202,17 @@ static void print_json(const eval_run *run)
 static void print_help(const cmi_option *own, const cmi_option *model)
 {
     printf(
-        "Usage: cminfer eval MODEL --tasks FILE.jsonl [OPTION]...\n"
+        "Usage: cminfer eval MODEL (--tasks FILE.jsonl | --perplexity FILE) [OPTION]...\n"
         "\n"
         "Answers every item of FILE greedily and counts exact matches a task. An item is a JSON\n"
-        "object: task, messages, answer, and optionally tools and thinking.\n");
+        "object: task, messages, answer, and optionally tools and thinking.\n"
+        "With --perplexity: how well the model predicts a text (exp of the mean negative\n"
+        "log-likelihood of a token), in windows of up to 2048 tokens.\n");
     cmi_options_print("Options:", own);
     cmi_options_print("Model:", model);
     printf("\nExample:\n"
-           "  cminfer eval models/matrix-tiny --tasks models/matrix-tiny/eval.jsonl --limit 10\n");
+           "  cminfer eval models/matrix-tiny --tasks models/matrix-tiny/eval.jsonl --limit 10\n"
+           "  cminfer eval models/matrix-tiny --perplexity README.md --quantization w8a8-int8\n");
 }
 
 static int evaluate(const eval_options *opt)
@@ -233,6 +238,8 @@ int cmi_cmd_eval(int argc, char **argv)
     eval_options opt = {.max_tokens = 200};
     const cmi_option own_table[] = {
         {"tasks", "FILE", "the items, one JSON object a line", CMI_OPTION_TEXT, &opt.tasks, 0, 0},
+        {"perplexity", "FILE", "a text, or documents as .jsonl lines {\"text\": ...}",
+         CMI_OPTION_TEXT, &opt.perplexity, 0, 0},
         {"max-tokens", "N", "longest answer in tokens (default 200)", CMI_OPTION_UINT,
          &opt.max_tokens, 1, 1 << 20},
         {"limit", "N", "only the first N items of each task", CMI_OPTION_UINT, &opt.limit, 1,
@@ -248,8 +255,9 @@ int cmi_cmd_eval(int argc, char **argv)
     if (!cmi_cli_parse(own_table, &opt.model, print_help, argc, argv, &exit_status)) {
         return exit_status;
     }
-    if (opt.tasks == NULL) {
-        return cmi_cli_usage("eval needs --tasks FILE.jsonl");
+    if ((opt.tasks == NULL) == (opt.perplexity == NULL)) {
+        return cmi_cli_usage("eval needs --tasks FILE.jsonl or --perplexity FILE, one of them");
     }
-    return evaluate(&opt);
+    return opt.perplexity != NULL ? cmi_cli_perplexity(&opt.model, opt.perplexity, opt.json)
+                                  : evaluate(&opt);
 }
