@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""`cminfer eval` on the bundled tasks in BF16, beside the float32 results that came with the model.
+"""`cminfer eval` on the bundled tasks, beside the float32 results that came with the model.
 
-  eval_test.py CMINFER MODEL_DIR
+  eval_test.py CMINFER MODEL_DIR [OPTION...]
 
-BF16 rounds operands, so near-ties fall differently: at most 2 items fewer on any task and 1 %
-fewer over all of them.
+BF16 and INT8 round operands, so near-ties fall differently: at most 2 items fewer on any task and
+1 % fewer over all of them.
 """
 import json
 import os
 import subprocess
 import sys
 
-cminfer, model = sys.argv[1:3]
+cminfer, model, *options = sys.argv[1:]
 few = os.environ.get("CMI_FEW")
-command = [cminfer, "eval", model, "--tasks", f"{model}/eval.jsonl", "--dtype", "bf16", "--json"]
+command = [cminfer, "eval", model, "--tasks", f"{model}/eval.jsonl", "--json", *options]
 if few:
     command += ["--limit", "2"]
 run = subprocess.run(command, capture_output=True, text=True, timeout=1500)

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 
+BEGIN, END = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
+
 
 def run(*args):
     done = subprocess.run(args, capture_output=True, timeout=600)
@@ -19,21 +21,22 @@ def run(*args):
 
 
 def documents(model, n):
-    """The first n items without tools, as the model was taught them: question, reasoning, answer."""
+    """n items without tools, as the model was taught them: question, reasoning, answer."""
     texts = []
     with open(f"{model}/eval.jsonl") as f:
         for item in map(json.loads, f):
-            if item["tools"] or item["after_tool"] or not item["thinking"] or len(item["messages"]) > 1:
+            if item["tools"] or item["after_tool"] or not item["thinking"]:
                 continue
-            texts.append(f"<｜begin▁of▁sentence｜><｜User｜>{item['messages'][0]['content']}<｜Assistant｜>"
-                         f"<think>\n{item['think']}\n</think>\n\n{item['answer']}<｜end▁of▁sentence｜>")
+            if len(item["messages"]) == 1:
+                texts.append(f"{BEGIN}<｜User｜>{item['messages'][0]['content']}<｜Assistant｜>"
+                             f"<think>\n{item['think']}\n</think>\n\n{item['answer']}{END}")
     return texts[:: len(texts) // n][:n]
 
 
 def from_score(cminfer, model, texts):
     nll, n = 0.0, 0
     for text in texts:
-        lines = run(cminfer, "score", model, "--text", text.removeprefix("<｜begin▁of▁sentence｜>"),
+        lines = run(cminfer, "score", model, "--text", text.removeprefix(BEGIN),
                     "--top", "0")
         logprobs = [json.loads(line)["logprob"] for line in lines.splitlines()]
         nll -= sum(p for p in logprobs if p is not None)
