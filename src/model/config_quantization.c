@@ -39,7 +39,9 @@ static void check_int8_args(cmi_json_fields *f, const char *name, const char *wa
         cmi_json_fail(f, CMI_ERR_UNSUPPORTED, name, "is missing: only W8A8 is supported");
         return;
     }
-    cmi_json_fields sub = {object, f->file, f->scope, f->err, f->status};
+    char scope[160];
+    snprintf(scope, sizeof scope, "%s%s.", f->scope, name);
+    cmi_json_fields sub = {object, f->file, scope, f->err, f->status};
     const char *type = "int", *strategy = "";
     uint32_t num_bits = 0;
     bool symmetric = true;

@@ -158,6 +158,40 @@ static void published_variants_are_read(void **state)
     assert_int_equal(c.topk_group, 3);
 }
 
+/* A group of compressed-tensors as llm-compressor writes it, with the fields that do not matter. */
+#define CT_ARGS(strategy, dynamic)                                                                 \
+    "{\"actorder\":null,\"block_structure\":null,\"dynamic\":" dynamic                             \
+    ",\"group_size\":null,\"num_bits\":8,\"observer\":\"minmax\",\"observer_kwargs\":{},"          \
+    "\"strategy\":\"" strategy "\",\"symmetric\":true,\"type\":\"int\"}"
+#define CT(format, weights, input_activations)                                                     \
+    "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"" format       \
+    "\",\"config_groups\":{\"group_0\":{\"input_activations\":" input_activations                  \
+    ",\"output_activations\":null,\"targets\":[\"Linear\"],\"weights\":" weights                   \
+    "}},\"global_compression_ratio\":1.5,\"ignore\":[\"lm_head\"],\"kv_cache_scheme\":null,"       \
+    "\"quantization_status\":\"compressed\"}}"
+#define CT_WEIGHTS CT_ARGS("channel", "false")
+#define CT_TOKENS CT_ARGS("token", "true")
+#define CT_GROUP(scope) "quantization_config.config_groups.group_0." scope ": "
+
+static void int8_forms_are_read(void **state)
+{
+    (void)state;
+    static const char *const accepted[] = {
+        CT("int-quantized", CT_WEIGHTS, CT_TOKENS),
+        /* what may be left out */
+        CT("int-quantized", "{\"num_bits\":8,\"strategy\":\"channel\"}",
+           "{\"num_bits\":8,\"strategy\":\"token\"}"),
+        "{\"quantization_config\":{\"quant_method\":\"w8a8_int8\"}}",
+        "{\"quantization_config\":{\"quant_method\":\"w8a8_int8\",\"bits\":8}}",
+    };
+    for (size_t i = 0; i < CMI_LEN(accepted); i++) {
+        cmi_model_config c = parse_ok(accepted[i]);
+        assert_true(c.is_int8);
+        assert_int_equal(c.fp8.block_rows, 0);
+    }
+    assert_false(parse_ok("{}").is_int8);
+}
+
 static void newer_rope_parameters_are_read(void **state)
 {
     (void)state;
@@ -291,6 +325,38 @@ static const config_case cases[] = {
      "\"weight_block_size\":[128,128]}}",
      UNSUPPORTED, "quantization_config.fmt: \"e5m2\""},
     {"{\"compression_config\":{}}", UNSUPPORTED, "compression_config: "},
+    {CT("float-quantized", CT_WEIGHTS, CT_TOKENS), UNSUPPORTED,
+     "quantization_config.format: \"float-quantized\" is not supported; int-quantized is"},
+    {CT("pack-quantized", CT_WEIGHTS, CT_TOKENS), UNSUPPORTED, "quantization_config.format: "},
+    {CT("int-quantized", CT_WEIGHTS, "null"), UNSUPPORTED,
+     CT_GROUP("input_activations") "is missing: only W8A8"},
+    {CT("int-quantized", "null", CT_TOKENS), UNSUPPORTED, CT_GROUP("weights") "is missing"},
+    {CT("int-quantized", "8", CT_TOKENS), UNSUPPORTED, CT_GROUP("weights") "is missing"},
+    {CT("int-quantized", CT_ARGS("group", "false"), CT_TOKENS), UNSUPPORTED,
+     CT_GROUP("weights") "is not symmetric INT8 with strategy \"channel\""},
+    {CT("int-quantized", CT_WEIGHTS, CT_ARGS("tensor", "false")), UNSUPPORTED,
+     CT_GROUP("input_activations") "is not symmetric INT8 with strategy \"token\""},
+    {CT("int-quantized", "{\"num_bits\":4,\"strategy\":\"channel\"}", CT_TOKENS), UNSUPPORTED,
+     CT_GROUP("weights") "is not symmetric INT8"},
+    {CT("int-quantized", "{\"num_bits\":8,\"strategy\":\"channel\",\"type\":\"float\"}", CT_TOKENS),
+     UNSUPPORTED, CT_GROUP("weights") "is not symmetric INT8"},
+    {CT("int-quantized", "{\"num_bits\":8,\"strategy\":\"channel\",\"symmetric\":false}",
+        CT_TOKENS),
+     UNSUPPORTED, CT_GROUP("weights") "is not symmetric INT8"},
+    {CT("int-quantized", "{\"strategy\":\"channel\"}", CT_TOKENS), BAD,
+     "quantization_config.config_groups.group_0.weights.num_bits: is missing"},
+    {CT("int-quantized", "{\"num_bits\":\"8\",\"strategy\":\"channel\"}", CT_TOKENS), BAD,
+     "quantization_config.config_groups.group_0.weights.num_bits: is not a whole number"},
+    {CT("int-quantized", "{\"num_bits\":8,\"strategy\":3}", CT_TOKENS), BAD,
+     "quantization_config.config_groups.group_0.weights.strategy: is not a string"},
+    {"{\"quantization_config\":{\"quant_method\":\"compressed-tensors\"}}", UNSUPPORTED,
+     "quantization_config.format: \"\""},
+    {"{\"quantization_config\":{\"quant_method\":\"compressed-tensors\","
+     "\"format\":\"int-quantized\"}}",
+     BAD, "quantization_config.config_groups: has no group"},
+    {"{\"quantization_config\":{\"quant_method\":\"compressed-tensors\","
+     "\"format\":\"int-quantized\",\"config_groups\":{\"g\":[]}}}",
+     UNSUPPORTED, "quantization_config.config_groups.g.weights: is missing"},
     /* token ids */
     {"{\"bos_token_id\":100}", BAD, "bos_token_id: 100 is not in 0..99"},
     {"{\"eos_token_id\":100}", BAD, "eos_token_id: is not a token id below vocab_size (100)"},
@@ -401,6 +467,7 @@ int main(void)
         cmocka_unit_test(v2_has_its_classes_defaults),
         cmocka_unit_test(v2_scales_only_what_it_does_not_normalize),
         cmocka_unit_test(published_variants_are_read),
+        cmocka_unit_test(int8_forms_are_read),
         cmocka_unit_test(newer_rope_parameters_are_read),
         cmocka_unit_test(one_rotated_pair_has_no_order),
         cmocka_unit_test(moe_layers_follow_first_k_and_freq),
