@@ -2,22 +2,30 @@
  * sizes, and everything that is wrong with one is refused by name. */
 #include "tests/test.h"
 
+#include "model/weights_internal.h"
 #include "tests/model/fixture.h"
 #include "tests/model/weights_expect.h"
 
 /* No size is a multiple of a cache line, and scale blocks end in the middle of rows and columns. */
 #define SIZES                                                                                      \
-    "\"vocab_size\":7,\"hidden_size\":20,\"intermediate_size\":12,\"moe_intermediate_size\":6,"    \
+    "\"vocab_size\":7,\"hidden_size\":20,\"intermediate_size\":37,\"moe_intermediate_size\":6,"    \
     "\"num_attention_heads\":2,\"kv_lora_rank\":10,\"qk_nope_head_dim\":3,\"qk_rope_head_dim\":2," \
     "\"v_head_dim\":5,\"n_routed_experts\":4,\"num_experts_per_tok\":2,\"n_group\":2,"             \
-    "\"topk_group\":1,\"max_position_embeddings\":64,\"num_hidden_layers\":3,"                     \
-    "\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[4,8]},"
-#define V3                                                                                         \
-    "{" SIZES "\"model_type\":\"deepseek_v3\",\"q_lora_rank\":9,\"first_k_dense_replace\":1,"      \
+    "\"topk_group\":1,\"max_position_embeddings\":64,\"num_hidden_layers\":3,"
+#define FP8 "\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[4,8]},"
+#define W8A8 "\"quantization_config\":{\"quant_method\":\"w8a8_int8\"},"
+#define V3_AS(quantization)                                                                        \
+    "{" SIZES quantization                                                                         \
+    "\"model_type\":\"deepseek_v3\",\"q_lora_rank\":9,\"first_k_dense_replace\":1,"                \
     "\"n_shared_experts\":2,\"num_nextn_predict_layers\":1}"
-#define V2                                                                                         \
-    "{" SIZES "\"model_type\":\"deepseek_v2\",\"q_lora_rank\":null,\"tie_word_embeddings\":true,"  \
+#define V2_AS(quantization)                                                                        \
+    "{" SIZES quantization                                                                         \
+    "\"model_type\":\"deepseek_v2\",\"q_lora_rank\":null,\"tie_word_embeddings\":true,"            \
     "\"topk_method\":\"group_limited_greedy\",\"moe_layer_freq\":2}"
+
+#define V3 V3_AS(FP8)
+#define V2 V2_AS(FP8)
+#define L1 "model.layers.1."
 
 /* One deviation from what the config asks for; all NULL: none. */
 typedef struct edit {
@@ -25,19 +33,23 @@ typedef struct edit {
     const char *dtype; /* NULL: leave it out */
     uint64_t n_rows, n_cols;
     bool same_shape;   /* change the dtype only */
+    bool zeros;        /* change the values only */
     const char *extra; /* name of a tensor to add */
 } edit;
 
 typedef struct maker {
     st_builder b;
-    const char *dtype; /* of matrices */
+    const char *dtype;           /* of matrices */
+    const char *int8_scale;      /* dtype of an I8 matrix's weight_scale */
+    bool int8_scale_is_a_vector; /* [n] instead of [n, 1] */
     edit change;
     uint32_t seed;
 } maker;
 
 static size_t element_bytes(const char *dtype)
 {
-    return strcmp(dtype, "F32") == 0 ? 4 : strcmp(dtype, "F8_E4M3") == 0 ? 1 : 2;
+    bool is_byte = strcmp(dtype, "F8_E4M3") == 0 || strcmp(dtype, "I8") == 0;
+    return strcmp(dtype, "F32") == 0 ? 4 : is_byte ? 1 : 2;
 }
 
 /* Any finite values, whatever the type: bytes from a small generator, and exponents that are all
@@ -61,7 +73,8 @@ static void random_values(uint8_t *out, size_t n_bytes, const char *dtype, uint3
 
 static void add(maker *m, const char *name, const char *dtype, uint64_t n_rows, uint64_t n_cols)
 {
-    if (m->change.name != NULL && strcmp(name, m->change.name) == 0) {
+    bool is_changed = m->change.name != NULL && strcmp(name, m->change.name) == 0;
+    if (is_changed && !m->change.zeros) {
         if (m->change.dtype == NULL) {
             return;
         }
@@ -73,7 +86,8 @@ static void add(maker *m, const char *name, const char *dtype, uint64_t n_rows, 
     size_t n_bytes = CMI_MAX(n_rows, 1u) * n_cols * element_bytes(dtype);
     assert_true(n_bytes <= sizeof bytes);
     random_values(bytes, n_bytes, dtype, &m->seed);
-    st_add(&m->b, name, dtype, n_rows, n_cols, bytes, n_bytes);
+    bool is_zero = is_changed && m->change.zeros;
+    st_add(&m->b, name, dtype, n_rows, n_cols, is_zero ? NULL : bytes, n_bytes);
 }
 
 static void vector(maker *m, const char *prefix, const char *suffix, uint64_t n)
@@ -92,6 +106,10 @@ static void matrix(maker *m, const char *prefix, const char *suffix, uint64_t n_
     if (strcmp(m->dtype, "F8_E4M3") == 0) {
         snprintf(name, sizeof name, "%s%s.weight_scale_inv", prefix, suffix);
         add(m, name, "F32", CMI_DIV_UP(n_rows, 4), CMI_DIV_UP(n_cols, 8));
+    } else if (strcmp(m->dtype, "I8") == 0) {
+        snprintf(name, sizeof name, "%s%s.weight_scale", prefix, suffix);
+        bool is_vector = m->int8_scale_is_a_vector;
+        add(m, name, m->int8_scale, is_vector ? 0 : n_rows, is_vector ? n_rows : 1);
     }
 }
 
@@ -128,7 +146,7 @@ static void layer(maker *m, const cmi_model_config *c, uint32_t idx)
     attention(m, c, part);
     snprintf(part, sizeof part, "%smlp.", prefix);
     if (!cmi_model_config_is_moe(c, idx)) {
-        network(m, part, 12);
+        network(m, part, 37);
         return;
     }
     snprintf(part, sizeof part, "%smlp.gate.weight", prefix);
@@ -147,10 +165,9 @@ static void layer(maker *m, const cmi_model_config *c, uint32_t idx)
     }
 }
 
-/* Writes a checkpoint as the config asks for, its matrices in dtype, but for one change. A tensor
- * of one byte goes first, so that nothing is aligned; no config asks for it. */
-static void make_model(const temp_dir *dir, const char *config, const char *dtype, edit change,
-                       bool with_mtp)
+/* Writes a checkpoint as the config asks for, as the maker says. A tensor of one byte goes first,
+ * so that nothing is aligned; no config asks for it. */
+static void write_model(const temp_dir *dir, const char *config, maker *m, bool with_mtp)
 {
     cmi_model_config c;
     cmi_error err = {0};
@@ -158,51 +175,138 @@ static void make_model(const temp_dir *dir, const char *config, const char *dtyp
         fail_msg("%s", err.text);
     }
     temp_write_text(dir, "config.json", config);
-    maker m = {.dtype = dtype, .change = change, .seed = 1};
-    st_begin(&m.b);
-    st_add(&m.b, "odd", "U8", 0, 1, NULL, 1);
-    add(&m, "model.embed_tokens.weight", "BF16", 7, 20);
+    m->seed = 1;
+    st_begin(&m->b);
+    st_add(&m->b, "odd", "U8", 0, 1, NULL, 1);
+    add(m, "model.embed_tokens.weight", "BF16", 7, 20);
     for (uint32_t i = 0; i < c.num_hidden_layers; i++) {
-        layer(&m, &c, i);
+        layer(m, &c, i);
     }
     if (with_mtp) {
-        layer(&m, &c, c.num_hidden_layers);
-        vector(&m, "model.layers.3.", "enorm.weight", 20);
-        vector(&m, "model.layers.3.", "hnorm.weight", 20);
-        vector(&m, "model.layers.3.", "shared_head.norm.weight", 20);
-        matrix(&m, "model.layers.3.", "eh_proj", 20, 40);
+        layer(m, &c, c.num_hidden_layers);
+        vector(m, "model.layers.3.", "enorm.weight", 20);
+        vector(m, "model.layers.3.", "hnorm.weight", 20);
+        vector(m, "model.layers.3.", "shared_head.norm.weight", 20);
+        matrix(m, "model.layers.3.", "eh_proj", 20, 40);
     }
-    vector(&m, "model.norm", ".weight", 20);
+    vector(m, "model.norm", ".weight", 20);
     if (!c.tie_word_embeddings) {
-        add(&m, "lm_head.weight", "BF16", 7, 20);
+        add(m, "lm_head.weight", "BF16", 7, 20);
     }
-    if (change.extra != NULL) {
-        st_add(&m.b, change.extra, "U8", 0, 1, NULL, 1);
+    if (m->change.extra != NULL) {
+        st_add(&m->b, m->change.extra, "U8", 0, 1, NULL, 1);
     }
-    st_write(&m.b, dir, "model.safetensors");
+    st_write(&m->b, dir, "model.safetensors");
 }
+
+/* Its matrices in dtype, but for one change. */
+static void make_model(const temp_dir *dir, const char *config, const char *dtype, edit change,
+                       bool with_mtp)
+{
+    maker m = {.dtype = dtype, .int8_scale = "F32", .change = change};
+    write_model(dir, config, &m, with_mtp);
+}
+
+static void expect_loads(const temp_dir *dir, loaded_types types, bool with_mtp)
+{
+    loaded m;
+    cmi_error err = {0};
+    if (loaded_open(&m, dir->path, types, 2, &err) != CMI_OK) {
+        fail_msg("%s", err.text);
+    }
+    assert_int_equal(m.weights->mtp != NULL, with_mtp);
+    assert_int_equal(m.weights->n_bytes, m.estimated_bytes);
+    loaded_expect_all(&m);
+    loaded_close(&m);
+}
+
+static const loaded_types all_types[] = {
+    {CMI_DTYPE_F32}, {CMI_DTYPE_BF16}, {CMI_DTYPE_I8, false}, {CMI_DTYPE_I8, true}};
 
 static void every_family_loads_from_every_dtype(void **state)
 {
     (void)state;
     static const char *const configs[] = {V3, V2};
     static const char *const dtypes[] = {"F32", "F16", "BF16", "F8_E4M3"};
-    for (size_t i = 0; i < CMI_LEN(configs) * CMI_LEN(dtypes) * 2; i++) {
+    for (size_t i = 0; i < CMI_LEN(configs) * CMI_LEN(dtypes); i++) {
         temp_dir dir;
         temp_dir_make(&dir);
-        size_t family = i / 8;
-        make_model(&dir, configs[family], dtypes[i / 2 % 4], (edit){0}, family == 0);
-        loaded m;
-        cmi_error err = {0};
-        cmi_dtype to = i % 2 == 0 ? CMI_DTYPE_F32 : CMI_DTYPE_BF16;
-        if (loaded_open(&m, dir.path, to, 2, &err) != CMI_OK) {
-            fail_msg("%s", err.text);
+        bool is_v3 = i % 2 == 0;
+        make_model(&dir, configs[i % 2], dtypes[i / 2], (edit){0}, is_v3);
+        for (size_t t = 0; t < CMI_LEN(all_types); t++) {
+            expect_loads(&dir, all_types[t], is_v3);
         }
-        assert_int_equal(m.weights->mtp != NULL, family == 0);
-        assert_int_equal(m.weights->n_bytes, m.estimated_bytes);
-        loaded_expect_all(&m);
-        loaded_close(&m);
         temp_dir_remove(&dir);
+    }
+}
+
+static void int8_files_load_with_every_kind_of_scale(void **state)
+{
+    (void)state;
+    for (unsigned kind = 0; kind < 8; kind++) {
+        temp_dir dir;
+        temp_dir_make(&dir);
+        bool is_v3 = (kind & 4) == 0;
+        maker m = {.dtype = "I8",
+                   .int8_scale = (kind & 1) == 0 ? "F32" : "BF16",
+                   .int8_scale_is_a_vector = (kind & 2) != 0};
+        write_model(&dir, is_v3 ? V3_AS(W8A8) : V2_AS(W8A8), &m, is_v3);
+        for (size_t t = 0; t < CMI_LEN(all_types); t++) {
+            expect_loads(&dir, all_types[t], is_v3);
+        }
+        temp_dir_remove(&dir);
+    }
+}
+
+/* There is no amax to divide by. */
+static void a_matrix_of_zeros_is_packed_as_zeros(void **state)
+{
+    (void)state;
+    temp_dir dir;
+    temp_dir_make(&dir);
+    make_model(&dir, V3, "BF16", (edit){.name = L1 "mlp.experts.2.down_proj.weight", .zeros = true},
+               true);
+    cmi_model_config c;
+    cmi_generation_config g;
+    cmi_error err = {0};
+    cmi_weights *w;
+    cmi_weights_options opt = {.dtype = CMI_DTYPE_I8, .with_mtp = true};
+    assert_int_equal(cmi_team_create(&opt.team, 2, &err), CMI_OK);
+    assert_int_equal(cmi_model_config_load(&c, &g, dir.path, &err), CMI_OK);
+    assert_int_equal(cmi_weights_load(&w, &c, dir.path, &opt, &err), CMI_OK);
+    const cmi_linear *down = &w->layers[1].experts[2].down;
+    const uint8_t *bytes = down->w;
+    for (size_t i = 0; i < 2 * down->stride; i++) {
+        assert_int_equal(bytes[i], 0);
+    }
+    cmi_weights_destroy(w);
+    cmi_team_destroy(opt.team);
+    temp_dir_remove(&dir);
+}
+
+/* An int32 could not hold the sum. */
+static void a_matrix_too_wide_for_int8_is_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *width;
+        cmi_status status;
+    } cases[] = {{"65536", CMI_OK}, {"65537", CMI_ERR_UNSUPPORTED}};
+    for (size_t i = 0; i < CMI_LEN(cases); i++) {
+        char text[sizeof V3 + 16];
+        const char *v3 = V3;
+        const char *at = strstr(v3, "\"intermediate_size\":37");
+        snprintf(text, sizeof text, "%.*s\"intermediate_size\":%s%s", (int)(at - v3), v3,
+                 cases[i].width, at + strlen("\"intermediate_size\":37"));
+        cmi_model_config c;
+        cmi_error err = {0};
+        assert_int_equal(cmi_model_config_parse(&c, text, strlen(text), "x", &err), CMI_OK);
+        cmi_weights_plan plan = {.config = &c, .dtype = CMI_DTYPE_I8, .err = &err};
+        assert_null(cmi_weights_plan_walk(&plan));
+        assert_int_equal(plan.status, cases[i].status);
+        if (cases[i].status != CMI_OK) {
+            assert_non_null(strstr(err.text, "at most 65536 inputs, one has 65537"));
+        }
     }
 }
 
@@ -214,7 +318,7 @@ static void a_config_with_mtp_and_files_without_load_without(void **state)
     make_model(&dir, V3, "BF16", (edit){0}, false);
     loaded m;
     cmi_error err = {0};
-    assert_int_equal(loaded_open(&m, dir.path, CMI_DTYPE_BF16, 1, &err), CMI_OK);
+    assert_int_equal(loaded_open(&m, dir.path, (loaded_types){CMI_DTYPE_BF16}, 1, &err), CMI_OK);
     assert_null(m.weights->mtp);
     assert_true(m.weights->n_bytes < m.estimated_bytes); /* the estimate counts what config names */
     loaded_expect_all(&m);
@@ -244,7 +348,7 @@ static void mtp_can_be_left_out(void **state)
     temp_dir_remove(&dir);
 }
 
-static void only_f32_and_bf16_are_compute_types(void **state)
+static void other_types_are_no_compute_types(void **state)
 {
     (void)state;
     cmi_model_config c = {0};
@@ -254,16 +358,31 @@ static void only_f32_and_bf16_are_compute_types(void **state)
     assert_int_equal(cmi_weights_load(&w, &c, "/none", &opt, &err), CMI_ERR_INVALID);
 }
 
-#define L1 "model.layers.1."
+typedef struct wrong_tensor {
+    edit change;
+    cmi_status status;
+    const char *says; /* a part of the error line */
+} wrong_tensor;
+
+static void expect_refused(const wrong_tensor *wrong, const char *config, const char *dtype)
+{
+    temp_dir dir;
+    temp_dir_make(&dir);
+    make_model(&dir, config, dtype, wrong->change, true);
+    loaded m;
+    cmi_error err = {0};
+    cmi_status st = loaded_open(&m, dir.path, (loaded_types){CMI_DTYPE_BF16}, 1, &err);
+    if (st != wrong->status || strstr(err.text, wrong->says) == NULL ||
+        strstr(err.text, dir.path) == NULL) {
+        fail_msg("\"%s\": %d, %s", wrong->says, st, err.text);
+    }
+    temp_dir_remove(&dir);
+}
 
 static void wrong_tensors_are_refused_by_name(void **state)
 {
     (void)state;
-    static const struct {
-        edit change;
-        cmi_status status;
-        const char *says;
-    } cases[] = {
+    static const wrong_tensor cases[] = {
         {{"lm_head.weight", NULL}, CMI_ERR_BAD_DATA, "tensor lm_head.weight is missing"},
         {{L1 "self_attn.q_b_proj.weight", NULL}, CMI_ERR_BAD_DATA, "q_b_proj.weight is missing"},
         {{L1 "mlp.gate.e_score_correction_bias", NULL}, CMI_ERR_BAD_DATA, "bias is missing"},
@@ -300,17 +419,36 @@ static void wrong_tensors_are_refused_by_name(void **state)
         {{.extra = L1 "mlp.experts.4.x"}, CMI_ERR_BAD_DATA, "experts.4.x belongs to an expert"},
     };
     for (size_t i = 0; i < CMI_LEN(cases); i++) {
-        temp_dir dir;
-        temp_dir_make(&dir);
-        make_model(&dir, V3, "F8_E4M3", cases[i].change, true);
-        loaded m;
-        cmi_error err = {0};
-        cmi_status st = loaded_open(&m, dir.path, CMI_DTYPE_BF16, 1, &err);
-        if (st != cases[i].status || strstr(err.text, cases[i].says) == NULL ||
-            strstr(err.text, dir.path) == NULL) {
-            fail_msg("case %zu: %d, %s", i, st, err.text);
-        }
-        temp_dir_remove(&dir);
+        expect_refused(&cases[i], V3, "F8_E4M3");
+    }
+}
+
+static void wrong_int8_tensors_are_refused_by_name(void **state)
+{
+    (void)state;
+    static const wrong_tensor cases[] = {
+        {{L1 "self_attn.o_proj.weight_scale", NULL},
+         CMI_ERR_BAD_DATA,
+         "o_proj.weight_scale is missing"},
+        {{L1 "self_attn.o_proj.weight_scale", "F32", 19, 1},
+         CMI_ERR_BAD_DATA,
+         "[19, 1], but config.json asks for [20, 1]"},
+        {{L1 "self_attn.o_proj.weight_scale", "F32", 20, 2},
+         CMI_ERR_BAD_DATA,
+         "[20, 2], but config.json asks for [20, 1]"},
+        {{L1 "self_attn.o_proj.weight_scale", "F32", 0, 19},
+         CMI_ERR_BAD_DATA,
+         "[19], but config.json asks for [20]"},
+        {{L1 "self_attn.o_proj.weight_scale", "F16", .same_shape = true},
+         CMI_ERR_UNSUPPORTED,
+         "o_proj.weight_scale: dtype F16 is not supported for scales; F32 and BF16 are"},
+        {{"model.norm.weight", "I8", .same_shape = true},
+         CMI_ERR_UNSUPPORTED,
+         "model.norm.weight: dtype I8"},
+        {{L1 "mlp.experts.0.down_proj.weight", "I8", 20, 5}, CMI_ERR_BAD_DATA, "[20, 5], but"},
+    };
+    for (size_t i = 0; i < CMI_LEN(cases); i++) {
+        expect_refused(&cases[i], V3_AS(W8A8), "I8");
     }
 }
 
@@ -325,26 +463,37 @@ static void unused_tensors_are_ignored(void **state)
         make_model(&dir, V3, "BF16", (edit){.extra = names[i]}, true);
         loaded m;
         cmi_error err = {0};
-        assert_int_equal(loaded_open(&m, dir.path, CMI_DTYPE_BF16, 1, &err), CMI_OK);
+        assert_int_equal(loaded_open(&m, dir.path, (loaded_types){CMI_DTYPE_BF16}, 1, &err),
+                         CMI_OK);
         loaded_close(&m);
         temp_dir_remove(&dir);
     }
 }
 
-static void fp8_needs_a_quantization_config(void **state)
+static void quantized_files_need_their_quantization_config(void **state)
 {
     (void)state;
-    temp_dir dir;
-    temp_dir_make(&dir);
-    make_model(&dir, V3, "F8_E4M3", (edit){0}, true);
-    char plain[] = V3;
-    memcpy(strstr(plain, "quantization_config"), "quantisation", 12);
-    temp_write_text(&dir, "config.json", plain);
-    loaded m;
-    cmi_error err = {0};
-    assert_int_equal(loaded_open(&m, dir.path, CMI_DTYPE_BF16, 1, &err), CMI_ERR_BAD_DATA);
-    assert_non_null(strstr(err.text, "has no quantization_config"));
-    temp_dir_remove(&dir);
+    static const struct {
+        const char *dtype, *made_as, *config, *says;
+    } cases[] = {
+        {"F8_E4M3", V3, V3_AS(""), "dtype is F8_E4M3, but config.json has no quantization_config"},
+        {"F8_E4M3", V3, V3_AS(W8A8),
+         "dtype is F8_E4M3, but config.json has no quantization_config"},
+        {"I8", V3_AS(W8A8), V3_AS(""), "dtype is I8, but config.json has no quantization_config"},
+        {"I8", V3_AS(W8A8), V3, "dtype is I8, but config.json has no quantization_config"},
+    };
+    for (size_t i = 0; i < CMI_LEN(cases); i++) {
+        temp_dir dir;
+        temp_dir_make(&dir);
+        make_model(&dir, cases[i].made_as, cases[i].dtype, (edit){0}, true);
+        temp_write_text(&dir, "config.json", cases[i].config);
+        loaded m;
+        cmi_error err = {0};
+        assert_int_equal(loaded_open(&m, dir.path, (loaded_types){CMI_DTYPE_BF16}, 1, &err),
+                         CMI_ERR_BAD_DATA);
+        assert_non_null(strstr(err.text, cases[i].says));
+        temp_dir_remove(&dir);
+    }
 }
 
 /* A config that asks for far more than any machine has is found out by the files' shapes. */
@@ -362,7 +511,8 @@ static void sizes_are_checked_before_memory_is_taken(void **state)
     temp_write_text(&dir, "config.json", huge);
     loaded m;
     cmi_error err = {0};
-    assert_int_equal(loaded_open(&m, dir.path, CMI_DTYPE_F32, 1, &err), CMI_ERR_BAD_DATA);
+    assert_int_equal(loaded_open(&m, dir.path, (loaded_types){CMI_DTYPE_F32}, 1, &err),
+                     CMI_ERR_BAD_DATA);
     assert_non_null(strstr(err.text, "[7, 20], but config.json asks for [4000000, 20]"));
     temp_dir_remove(&dir);
 }
@@ -371,12 +521,16 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_family_loads_from_every_dtype),
+        cmocka_unit_test(int8_files_load_with_every_kind_of_scale),
+        cmocka_unit_test(a_matrix_of_zeros_is_packed_as_zeros),
+        cmocka_unit_test(a_matrix_too_wide_for_int8_is_refused),
         cmocka_unit_test(a_config_with_mtp_and_files_without_load_without),
         cmocka_unit_test(mtp_can_be_left_out),
-        cmocka_unit_test(only_f32_and_bf16_are_compute_types),
+        cmocka_unit_test(other_types_are_no_compute_types),
         cmocka_unit_test(wrong_tensors_are_refused_by_name),
+        cmocka_unit_test(wrong_int8_tensors_are_refused_by_name),
         cmocka_unit_test(unused_tensors_are_ignored),
-        cmocka_unit_test(fp8_needs_a_quantization_config),
+        cmocka_unit_test(quantized_files_need_their_quantization_config),
         cmocka_unit_test(sizes_are_checked_before_memory_is_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
