@@ -16,6 +16,9 @@ CONFIGURE = tools/configure.sh
 MESON_TEST = meson test --print-errorlogs $(TEST_ARGS)
 SANITIZED_TEST = $(MESON_TEST) --no-suite tidy --timeout-multiplier 10
 
+# The first file says where the Arm libraries are (tools/arm64_sysroot.sh).
+ARM64_CROSS = --cross-file build-arm64/sysroot.ini --cross-file tools/cross/aarch64-linux-gnu.ini
+
 # MemorySanitizer knows only what it compiled; clang 14's also takes glibc's fstat for unknown code.
 MSAN_TESTS = (base|kernels)_.*|os_team|engine_message
 
@@ -37,10 +40,11 @@ run: ## set up, build, start a server on PORT (8000), show one answer, serve unt
 	@PORT=$(PORT) exec tools/run.sh
 
 .PHONY: test
-test: ## set up, build, run every test
+test: ## set up, build, run every test; those of build-arm64 too if it was built
 	@tools/setup.sh test
 	@$(CONFIGURE) build -Dtests=enabled -Dwerror=$(WERROR)
 	@$(MESON_TEST) -C build
+	@test ! -f build-arm64/build.ninja || $(MAKE) arm64
 
 .PHONY: install
 install: build ## install under DESTDIR and PREFIX (/usr/local)
@@ -75,6 +79,14 @@ clang: ## the release and its tests with clang
 	@CC=clang $(CONFIGURE) build-clang -Dtests=enabled -Dwerror=$(WERROR)
 	@$(MESON_TEST) -C build-clang --no-suite tidy
 
+.PHONY: arm64
+arm64: ## a release for Arm, build-arm64/cminfer, and its tests on emulated processors
+	@tools/setup.sh arm64
+	@$(CONFIGURE) build -Dtests=enabled -Dwerror=$(WERROR)
+	@ninja -C build cminfer tests/kernels/kernels_digest
+	@$(CONFIGURE) build-arm64 $(ARM64_CROSS) -Dtests=enabled -Dnative_build=build -Dwerror=$(WERROR)
+	@$(MESON_TEST) --timeout-multiplier 10 -C build-arm64
+
 .PHONY: native
 native: ## a release for this machine's processor only, build-native/cminfer
 	@tools/setup.sh run
@@ -108,4 +120,4 @@ clean: ## delete every build folder
 
 .PHONY: help
 help: ## this text
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-8s  %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z0-9]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-8s  %s\n' "$$name" "$$text"; done

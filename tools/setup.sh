@@ -1,10 +1,12 @@
 #!/bin/sh
-# setup.sh [--check] run|test|dev - installs the packages of a set that this machine lacks.
+# setup.sh [--check] run|test|arm64|dev - installs the packages of a set that this machine lacks.
 #
-#   run   what `make` and `make run` need
-#   test  run, and what `make test` and the gcc sanitizers need, with the Node packages of
-#         tests/node
-#   dev   test, and clang, the fuzzer, the formatter
+#   run    what `make` and `make run` need
+#   test   run, and what `make test` and the gcc sanitizers need, with the Node packages of
+#          tests/node
+#   arm64  test, and the cross compiler for Arm, with the Arm libraries in a folder of their own
+#          (tools/arm64_sysroot.sh)
+#   dev    test, and clang, the fuzzer, the formatter, the cross compiler
 #
 # Each need is probed by what is used of it (a command, a pkg-config module, a file) and not by its
 # package's name: a compiler or a Node from elsewhere will do. Nothing is asked of root, and no
@@ -14,8 +16,10 @@ set -eu
 cd "$(dirname "$0")/.."
 
 check_only=false
+check_option=
 if [ "${1:-}" = --check ]; then
     check_only=true
+    check_option=--check
     shift
 fi
 set_name=${1:-}
@@ -54,8 +58,24 @@ need_test_set() {
     need_module cmocka libcmocka-dev
 }
 
+need_cross_compiler() {
+    [ "$(uname -m)" != aarch64 ] || return 0 # the compiler is
+    need_command aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+    need_command qemu-aarch64 qemu-user
+}
+
+need_arm64_set() {
+    if [ "$(uname -m)" = aarch64 ]; then
+        echo "setup: this machine is Arm: nothing to cross-compile, \"make test\" tests it" >&2
+        exit 1
+    fi
+    need_test_set
+    need_cross_compiler
+}
+
 need_dev_set() {
     need_test_set
+    need_cross_compiler
     need_command clang clang
     need_command clang-format clang-format
     need_command llvm-symbolizer llvm
@@ -111,9 +131,10 @@ install_node_packages() {
 case $set_name in
 run) need_run_set ;;
 test) need_test_set ;;
+arm64) need_arm64_set ;;
 dev) need_dev_set ;;
 *)
-    echo "usage: tools/setup.sh [--check] run|test|dev" >&2
+    echo "usage: tools/setup.sh [--check] run|test|arm64|dev" >&2
     exit 2
     ;;
 esac
@@ -127,4 +148,7 @@ if [ -n "$missing" ]; then
 fi
 if [ "$set_name" != run ]; then
     install_node_packages
+fi
+if [ "$set_name" = arm64 ]; then
+    tools/arm64_sysroot.sh $check_option
 fi

@@ -1,17 +1,23 @@
 #!/usr/bin/env python3
-"""compare_digests.py DIGEST [QEMU] - the same bits from every processor at hand.
+"""compare_digests.py DIGEST [EMULATED_DIGEST QEMU [OPTION]...] - the same bits from every processor
+at hand.
 
-Runs kernels_digest natively with each instruction set and, if QEMU (qemu-x86_64) is given, on an
-emulated Nehalem, which has none of ours, and a Haswell, which has AVX2: a kernel with an
-instruction that the processor lacks would die there. All must print the same hashes, and the
+Runs kernels_digest natively with each instruction set and, if QEMU (qemu-x86_64 or qemu-aarch64) is
+given, a kernels_digest, this or one for another architecture, on emulated processors: a kernel with
+an instruction that the processor lacks would die there. All must print the same hashes, and the
 emulated ones must have recognized what they are.
 """
 
 import subprocess
 import sys
+from pathlib import Path
 
 ISAS = ('ref', 'avx2', 'avx512', 'neon')
-EMULATED = (('Nehalem', 'ref'), ('Haswell', 'avx2'))
+# QEMU's programs, and processors with the best of our instruction sets that they have.
+EMULATED = {
+    'qemu-x86_64': {'Nehalem': 'ref', 'Haswell': 'avx2'},
+    'qemu-aarch64': {'cortex-a53': 'ref', 'neoverse-n1': 'ref', 'max': 'ref'},
+}
 
 
 def digests(command):
@@ -24,18 +30,23 @@ def digests(command):
 
 
 def main():
-    program, *qemu = sys.argv[1:]
+    program, *emulation = sys.argv[1:]
     runs = {f'native {isa}': digests([program, '--isa', isa]) for isa in ISAS}
-    for model, _ in EMULATED if qemu else ():
-        runs[model] = digests([qemu[0], '-cpu', model, program, '--isa', 'avx512'])
+    emulated, qemu, *options = emulation or (None, '')
+    models = EMULATED.get(Path(qemu).name, {})
+    for model in models:
+        for isa in ISAS:
+            runs[f'{model} {isa}'] = digests([qemu, *options, '-cpu', model, emulated,
+                                              '--isa', isa])
 
     _, want = runs['native ref']
     findings = []
-    for name, (_, hashes) in runs.items():
+    for name, (best, hashes) in runs.items():
         findings += [f'{name}: {kernel} differs from the reference'
                      for kernel in want if hashes.get(kernel) != want[kernel]]
-    findings += [f'{model}: recognized as {runs[model][0]}, want {best}'
-                 for model, best in EMULATED if model in runs and runs[model][0] != best]
+        model = name.split()[0]
+        if best != models.get(model, best):
+            findings.append(f'{model}: recognized as {best}, want {models[model]}')
     print(f'{len(want)} kernels, {len(runs)} runs: {", ".join(runs)}')
     sys.exit('\n'.join(findings) if findings else 0)
 
