@@ -1,6 +1,6 @@
 /* kernels/int8.h - the INT8 operands: how rows are quantized and how weights are packed.
  *
- * W8A8 (paper section 4.5, fig. 19): a weight is INT8 with one scale for each output channel, an
+ * W8A8 (paper 11 and 12): a weight is INT8 with one scale for each output channel, an
  * activation is INT8 with one scale for each token, made on the fly. Integer sums are exact, so an
  * INT8 product has the same bits whatever the order, the tile or the instruction.
  *

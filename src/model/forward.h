@@ -82,7 +82,7 @@ const float *cmi_forward_hidden(const cmi_forward *forward);
 
 /* The LM head: logits_out[i] = lm_head * hidden[i] for n <= CMI_FORWARD_MAX_HEAD_ROWS rows, float32
  * [n][vocab_size]. hidden: [n][hidden_size], from anywhere. */
-enum { CMI_FORWARD_MAX_HEAD_ROWS = 16 };
+enum { CMI_FORWARD_MAX_HEAD_ROWS = 64 };
 void cmi_forward_logits(cmi_forward *forward, const float *hidden, uint32_t n, float *logits_out);
 
 #endif
