@@ -8,7 +8,7 @@ static void open_model(rig *r, const random_model *model, const rig_options *opt
 {
     cmi_error err = {0};
     const char *dir = model->dir.path;
-    cmi_weights_options weights = {.dtype = opt->dtype, .with_mtp = true};
+    cmi_weights_options weights = {.dtype = opt->dtype, .int8_head = true, .with_mtp = true};
     if (cmi_model_config_load(&r->config, &r->generation, dir, &err) != CMI_OK ||
         cmi_team_create(&r->team, opt->n_threads, &err) != CMI_OK) {
         fail_msg("%s: %s", model->spec.name, err.text);
@@ -25,7 +25,9 @@ void rig_open(rig *r, const random_model *model, const rig_options *opt)
     *r = (rig){0};
     open_model(r, model, opt);
     cmi_kernels_select(&r->kernels, cmi_cpu_flags() & cmi_isa_cpu_flags(opt->isa));
-    r->layout = cmi_kv_layout_make(&r->config, opt->dtype, r->weights->mtp != NULL);
+    r->layout =
+        cmi_kv_layout_make(&r->config, opt->dtype == CMI_DTYPE_F32 ? CMI_DTYPE_F32 : CMI_DTYPE_BF16,
+                           r->weights->mtp != NULL);
     size_t kv_bytes = RIG_MAX_SEQUENCES * RIG_PAGES * r->layout.page_bytes;
     r->kv = cmi_alloc_aligned(kv_bytes, CMI_CACHE_LINE);
     memset(r->kv, 0xFF, kv_bytes);

@@ -9,7 +9,7 @@
 enum { RIG_MAX_SEQUENCES = 3, RIG_PAGES = 3 /* a sequence: RANDOM_MODEL_POSITIONS */ };
 
 typedef struct rig_options {
-    cmi_dtype dtype;
+    cmi_dtype dtype; /* of the linears; with I8 the KV is BF16 */
     cmi_isa isa;
     uint32_t n_threads;
     uint32_t max_rows;
