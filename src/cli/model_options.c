@@ -7,6 +7,7 @@
 #include "cli/commands.h"
 #include "cli/progress.h"
 #include "model/model_dir.h"
+#include "os/host_memory.h"
 
 int cmi_cli_fail(const cmi_error *err)
 {
@@ -122,22 +123,39 @@ static cmi_status find_model(cmi_buf *dir_out, const cmi_model_options *opt, cmi
     return cmi_model_dir_resolve(dir_out, opt->model, &env, err);
 }
 
+static double huge_share(const cmi_weights *weights)
+{
+    return (double)weights->huge_bytes / (double)weights->n_bytes;
+}
+
+static void warn_of_small_pages(const cmi_weights *weights)
+{
+    const uint64_t worth_it = 64 << 20; /* less than that may well lie in caches */
+    if (weights->n_bytes >= worth_it && huge_share(weights) < 0.9) {
+        cmi_log(CMI_LOG_WARN,
+                "%.0f %% of the weights lie in small pages, which slows decoding down: %s",
+                100 - huge_share(weights) * 100, cmi_host_memory_huge_advice());
+    }
+}
+
 static void say_what_is_in_use(const cmi_instance *instance, const char *dir)
 {
     if (instance->isa == CMI_ISA_REF) {
         cmi_log(CMI_LOG_WARN,
                 "this processor (or --isa) has no AVX2: the slow reference kernels run");
     }
+    warn_of_small_pages(instance->weights);
     cmi_log(CMI_LOG_INFO,
-            "model %s: weights %s, attention and KV %s, isa %s, threads %u, weights %.2f GiB%s, KV "
-            "%.2f GiB for %u tokens, "
+            "model %s: weights %s, attention and KV %s, isa %s, threads %u, weights %.2f GiB%s "
+            "(%.0f %% in huge pages), KV %.2f GiB for %u tokens, "
             "scratch %.2f GiB, chunk %u",
             dir, cmi_dtype_name(instance->weights_dtype), cmi_dtype_name(instance->dtype),
             cmi_isa_name(instance->isa), cmi_team_size(instance->team),
             (double)instance->weights->n_bytes / (1 << 30),
             instance->weights->mtp != NULL ? " with the MTP layer" : "",
-            (double)instance->kv_bytes / (1 << 30), instance->max_model_len,
-            (double)instance->scratch_bytes / (1 << 30), instance->max_num_batched_tokens);
+            huge_share(instance->weights) * 100, (double)instance->kv_bytes / (1 << 30),
+            instance->max_model_len, (double)instance->scratch_bytes / (1 << 30),
+            instance->max_num_batched_tokens);
 }
 
 cmi_status cmi_cli_open_model(cmi_instance **instance_out, cmi_buf *dir_out,

@@ -73,6 +73,7 @@ typedef struct cmi_weights {
     cmi_layer_weights *layers; /* [num_hidden_layers] */
     cmi_mtp_weights *mtp;      /* NULL: left out, or the files have no MTP layer */
     uint64_t n_bytes;          /* memory that all of it takes, this struct included */
+    uint64_t huge_bytes;       /* of it, in huge pages when loading ended */
 } cmi_weights;
 
 /* Called from the loading thread with bytes read so far and in all. */
