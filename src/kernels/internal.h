@@ -6,11 +6,13 @@
 #define CMI_KERNELS_INTERNAL_H
 
 #include "kernels/kernels.h"
+#include "kernels/peak.h"
 
 #define CMI_KERNEL_DECLARE(name, type)                                                             \
     type cmi_##name##_ref, cmi_##name##_avx2, cmi_##name##_avx512, cmi_##name##_avx512_vnni,       \
         cmi_##name##_avx512_bf16;
 CMI_KERNEL_TABLE(CMI_KERNEL_DECLARE)
+CMI_PEAK_TABLE(CMI_KERNEL_DECLARE)
 #undef CMI_KERNEL_DECLARE
 
 #endif

@@ -3,6 +3,7 @@
 #define CMI_KERNELS_VARIANTS_H
 
 #include "kernels/kernels.h"
+#include "kernels/peak.h"
 
 /* Row 0 of each table is the reference; the best row is last. */
 #define CMI_KERNEL_VARIANTS(name, type)                                                            \
@@ -14,6 +15,7 @@
     extern const cmi_##name##_variant cmi_##name##_variants[];                                     \
     extern const size_t cmi_##name##_n_variants;
 CMI_KERNEL_TABLE(CMI_KERNEL_VARIANTS)
+CMI_PEAK_TABLE(CMI_KERNEL_VARIANTS)
 #undef CMI_KERNEL_VARIANTS
 
 #endif
