@@ -16,6 +16,7 @@ int cmi_cmd_run(int argc, char **argv);
 int cmi_cmd_serve(int argc, char **argv);
 int cmi_cmd_score(int argc, char **argv);
 int cmi_cmd_eval(int argc, char **argv);
+int cmi_cmd_bench(int argc, char **argv);
 
 /* Prints "cminfer: LINE" to standard error and returns CMI_EXIT_FAILED. */
 int cmi_cli_fail(const cmi_error *err);
@@ -40,6 +41,14 @@ typedef void cmi_help_fn(const cmi_option *own, const cmi_option *model);
  * *exit_status_out. */
 CMI_NODISCARD bool cmi_cli_parse(const cmi_option *own, cmi_model_options *opt, cmi_help_fn *help,
                                  int argc, char **argv, int *exit_status_out);
+
+/* The same for a command that may go without: opt->model may be NULL then. */
+CMI_NODISCARD bool cmi_cli_parse_any(const cmi_option *own, cmi_model_options *opt,
+                                     cmi_help_fn *help, int argc, char **argv,
+                                     int *exit_status_out);
+
+/* What --isa said. CMI_ERR_INVALID. */
+CMI_NODISCARD cmi_status cmi_cli_parse_isa(const char *name, cmi_isa *isa_out, cmi_error *err);
 
 /* Prints "cminfer: LINE" for a wrong combination of options and returns CMI_EXIT_USAGE. */
 int cmi_cli_usage(const char *line);

@@ -15,6 +15,7 @@ static const command commands[] = {
     {"serve", "serve a model through the OpenAI API", cmi_cmd_serve},
     {"score", "print logprobs and top logits of given tokens as JSON lines", cmi_cmd_score},
     {"eval", "count exact matches on a file of tasks", cmi_cmd_eval},
+    {"bench", "measure a model, the kernels or the machine against its limits", cmi_cmd_bench},
 };
 
 static const command *find_command(const char *name)

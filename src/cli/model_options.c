@@ -58,8 +58,8 @@ static void make_table(cmi_option table[MODEL_OPTION_ROWS], cmi_model_options *o
     memcpy(table, rows, sizeof rows);
 }
 
-bool cmi_cli_parse(const cmi_option *own, cmi_model_options *opt, cmi_help_fn *help, int argc,
-                   char **argv, int *exit_status_out)
+bool cmi_cli_parse_any(const cmi_option *own, cmi_model_options *opt, cmi_help_fn *help, int argc,
+                       char **argv, int *exit_status_out)
 {
     cmi_option model[MODEL_OPTION_ROWS];
     cmi_error err = {0};
@@ -72,14 +72,34 @@ bool cmi_cli_parse(const cmi_option *own, cmi_model_options *opt, cmi_help_fn *h
         *exit_status_out = CMI_EXIT_OK;
         return false;
     }
-    if (st == CMI_OK && opt->model == NULL) {
-        st = cmi_error_set(&err, CMI_ERR_INVALID,
-                           "a model directory is missing, for example models/matrix-tiny");
-    }
     if (st != CMI_OK) {
         *exit_status_out = cmi_cli_usage(err.text);
     }
     return st == CMI_OK;
+}
+
+bool cmi_cli_parse(const cmi_option *own, cmi_model_options *opt, cmi_help_fn *help, int argc,
+                   char **argv, int *exit_status_out)
+{
+    if (!cmi_cli_parse_any(own, opt, help, argc, argv, exit_status_out)) {
+        return false;
+    }
+    if (opt->model == NULL) {
+        *exit_status_out =
+            cmi_cli_usage("a model directory is missing, for example models/matrix-tiny");
+    }
+    return opt->model != NULL;
+}
+
+cmi_status cmi_cli_parse_isa(const char *name, cmi_isa *isa_out, cmi_error *err)
+{
+    if (strcmp(name, "auto") == 0) {
+        *isa_out = cmi_isa_best(cmi_cpu_flags());
+    } else if (!cmi_isa_parse(name, isa_out)) {
+        return cmi_error_set(err, CMI_ERR_INVALID,
+                             "--isa takes ref, avx2, avx512 or neon, not \"%s\"", name);
+    }
+    return CMI_OK;
 }
 
 static cmi_status parse_types(cmi_instance_options *instance, const cmi_model_options *opt,
@@ -105,13 +125,7 @@ static cmi_status parse_types(cmi_instance_options *instance, const cmi_model_op
                              "--quantization takes w8a8-int8, none or auto, not \"%s\"",
                              opt->quantization);
     }
-    if (strcmp(opt->isa, "auto") == 0) {
-        instance->isa = cmi_isa_best(cmi_cpu_flags());
-    } else if (!cmi_isa_parse(opt->isa, &instance->isa)) {
-        return cmi_error_set(err, CMI_ERR_INVALID,
-                             "--isa takes ref, avx2, avx512 or neon, not \"%s\"", opt->isa);
-    }
-    return CMI_OK;
+    return cmi_cli_parse_isa(opt->isa, &instance->isa, err);
 }
 
 static cmi_status find_model(cmi_buf *dir_out, const cmi_model_options *opt, cmi_error *err)
