@@ -140,6 +140,7 @@ cmi_status cmi_forward_create(cmi_forward **forward_out, const cmi_forward_optio
         cmi_free(f);
         return st;
     }
+    memset(f->scratch_block, 0, f->scratch_bytes); /* its pages are taken now, not in a step */
     cut_scratch(&f->s, opt, f->scratch_block);
     cmi_rope_init(&f->rope, opt->config, opt->max_positions);
     *forward_out = f;
