@@ -103,48 +103,58 @@ static void product_i8(const cmi_product *p, uint32_t begin, uint32_t n_cols)
     p->f->opt.kernels->gemm_i8(&args);
 }
 
-/* The same of a float product: y = out(tile), the tile in scratch of the worker. SwiGLU reads the
+/* What a tile of float sums becomes, row by row: p->out, as the INT8 kernels do it in registers. */
+static void write_tile(const cmi_product *p, const float *tile, uint32_t row, uint32_t n_rows,
+                       uint32_t begin, uint32_t n_cols)
+{
+    const cmi_kernels *k = p->f->opt.kernels;
+    const float *up = tile + CMI_FLOAT_TILE_ROWS * CMI_TILE_COLS_MAX;
+    for (uint32_t i = 0; i < n_rows; i++) {
+        const float *from = tile + i * CMI_TILE_COLS_MAX;
+        size_t at = (row + i) * p->y_stride + begin;
+        if (p->out == CMI_I8_OUT_ADD) {
+            k->axpy(1.0f, from, n_cols, (float *)p->y + at);
+        } else if (p->out == CMI_I8_OUT_BF16) {
+            cmi_forward_to_operand(p->f, from, n_cols, cmi_operand_at(p->f, p->y, at));
+        } else {
+            k->swiglu(from, up + i * CMI_TILE_COLS_MAX, n_cols, (float *)p->y + at);
+        }
+    }
+}
+
+/* The same of a float product: straight to y, or by way of the worker's tile. SwiGLU reads the
  * gate's and the up's columns from two places of W. */
 static void product_float(const cmi_product *p, uint32_t begin, uint32_t n_cols, uint32_t worker)
 {
     const cmi_linear *linear = p->linear;
-    const cmi_kernels *k = p->f->opt.kernels;
-    size_t w_value = cmi_dtype_bytes(linear->dtype);
-    bool direct = p->out == CMI_I8_OUT_F32;
+    size_t w_row_bytes = linear->stride * cmi_dtype_bytes(linear->dtype);
     float *tile = p->f->s.tile + worker * p->f->s.tile_values;
-    for (uint32_t row = 0; row < p->n_rows; row += CMI_FLOAT_TILE_ROWS) {
-        uint32_t n_rows =
-            direct ? p->n_rows : CMI_MIN(p->n_rows - row, (uint32_t)CMI_FLOAT_TILE_ROWS);
-        cmi_gemm_args args = {.x = cmi_operand_row(p->x, p->x_row + row),
-                              .w = (const uint8_t *)linear->w + begin * linear->stride * w_value,
-                              .y = direct ? (float *)p->y + begin : tile,
-                              .x_stride = p->x->row_bytes / cmi_dtype_bytes(p->x->dtype),
-                              .w_stride = linear->stride,
-                              .y_stride = direct ? p->y_stride : CMI_TILE_COLS_MAX,
-                              .n_rows = n_rows,
-                              .n_cols = n_cols,
-                              .n_k = linear->n_in};
+    cmi_gemm_args args = {.x = cmi_operand_row(p->x, p->x_row),
+                          .w = (const uint8_t *)linear->w + begin * w_row_bytes,
+                          .y = (float *)p->y + begin,
+                          .x_stride = p->x->row_bytes / cmi_dtype_bytes(p->x->dtype),
+                          .w_stride = linear->stride,
+                          .y_stride = p->y_stride,
+                          .n_rows = p->n_rows,
+                          .n_cols = n_cols,
+                          .n_k = linear->n_in};
+    if (p->out == CMI_I8_OUT_F32) {
         cmi_forward_gemm(p->f, linear->dtype, &args);
-        if (direct) {
-            return;
-        }
-        float *up = tile + CMI_FLOAT_TILE_ROWS * CMI_TILE_COLS_MAX;
+        return;
+    }
+    args.y_stride = CMI_TILE_COLS_MAX;
+    for (uint32_t row = 0; row < p->n_rows; row += CMI_FLOAT_TILE_ROWS) {
+        cmi_gemm_args part = args;
+        part.x = cmi_operand_row(p->x, p->x_row + row);
+        part.y = tile;
+        part.n_rows = CMI_MIN(p->n_rows - row, (uint32_t)CMI_FLOAT_TILE_ROWS);
+        cmi_forward_gemm(p->f, linear->dtype, &part);
         if (p->out == CMI_I8_OUT_SWIGLU) {
-            args.w = (const uint8_t *)args.w + linear->n_out / 2 * linear->stride * w_value;
-            args.y = up;
-            cmi_forward_gemm(p->f, linear->dtype, &args);
+            part.w = (const uint8_t *)part.w + linear->n_out / 2 * w_row_bytes;
+            part.y = tile + CMI_FLOAT_TILE_ROWS * CMI_TILE_COLS_MAX;
+            cmi_forward_gemm(p->f, linear->dtype, &part);
         }
-        for (uint32_t i = 0; i < n_rows; i++) {
-            const float *from = tile + i * CMI_TILE_COLS_MAX;
-            size_t at = (row + i) * p->y_stride + begin;
-            if (p->out == CMI_I8_OUT_ADD) {
-                k->axpy(1.0f, from, n_cols, (float *)p->y + at);
-            } else if (p->out == CMI_I8_OUT_BF16) {
-                cmi_forward_to_operand(p->f, from, n_cols, cmi_operand_at(p->f, p->y, at));
-            } else {
-                k->swiglu(from, up + i * CMI_TILE_COLS_MAX, n_cols, (float *)p->y + at);
-            }
-        }
+        write_tile(p, tile, row, part.n_rows, begin, n_cols);
     }
 }
 
