@@ -13,6 +13,7 @@ import argparse
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from collections import namedtuple
@@ -63,10 +64,11 @@ BANNED = (
     Banned('system popen', (), 'do it in C: no shell is started'),
 )
 
-# What the headers of an instruction set's folder need to compile, on a machine that has it.
+# What the headers of an instruction set's folder need to compile: the machine and the flags.
 ISA_FLAGS = {
-    'src/kernels/avx2/': ['-mavx2', '-mfma'],
-    'src/kernels/avx512/': ['-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq'],
+    'src/kernels/avx2/': ('x86_64', ['-mavx2', '-mfma']),
+    'src/kernels/avx512/': ('x86_64', ['-mavx512f', '-mavx512bw', '-mavx512vl', '-mavx512dq']),
+    'src/kernels/neon/': ('aarch64', []),
 }
 
 # Spelled with classes so that this file does not match itself.
@@ -255,18 +257,28 @@ def rule_header(tree):
     flags = ['-std=gnu11', '-D_GNU_SOURCE', '-DCMI_VERSION=""', '-Wall', '-Wextra', '-Werror',
              '-fsyntax-only', '-I', str(tree.root / 'src'), '-I', str(tree.root)]
     modules = ['jansson', 'libmicrohttpd', 'libpcre2-8', 'libedit', 'cmocka']
+    module_flags = []
     for module in modules:
         found = subprocess.run(['pkg-config', '--cflags', module], capture_output=True, text=True,
                                check=False)
-        flags += found.stdout.split() if found.returncode == 0 else []
+        module_flags += found.stdout.split() if found.returncode == 0 else []
+
+    def compiler(path):
+        """The command for a header, None where no compiler for its machine is installed."""
+        for folder, (machine, isa_flags) in ISA_FLAGS.items():
+            if path.startswith(folder):
+                cross = f'{machine}-linux-gnu-gcc'
+                name = 'cc' if platform.machine() == machine else shutil.which(cross)
+                return [name, *flags, *isa_flags] if name else None
+        return ['cc', *flags, *module_flags]
 
     def compile_alone(path):
-        isa_flags = [f for folder, f in ISA_FLAGS.items() if path.startswith(folder)]
-        if isa_flags and platform.machine() != 'x86_64':
+        command = compiler(path)
+        if command is None:
             return None
         include = f'#include "{path[4:] if path.startswith("src/") else path}"\n'
-        cc = subprocess.run(['cc', *flags, *sum(isa_flags, []), '-x', 'c', '-'], input=include * 2,
-                            capture_output=True, text=True, check=False)
+        cc = subprocess.run([*command, '-x', 'c', '-'], input=include * 2, capture_output=True,
+                            text=True, check=False)
         if cc.returncode == 0:
             return None
         errors = [line for line in cc.stderr.splitlines() if 'error:' in line]

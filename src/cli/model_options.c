@@ -44,7 +44,9 @@ static void make_table(cmi_option table[MODEL_OPTION_ROWS], cmi_model_options *o
          CMI_OPTION_TEXT, &opt->quantization, 0, 0},
         {"threads|t", "N", "computing threads (default: one for each processor)", CMI_OPTION_UINT,
          &opt->n_threads, 1, 1024},
-        {"isa", "ISA", "ref, avx2, avx512 or neon: use at most this (default: the best there is)",
+        {"isa", "ISA",
+         "use at most ref, avx2 or avx512; neon_base, neon_dotprod or neon\n"
+         "(default: the best there is)",
          CMI_OPTION_TEXT, &opt->isa, 0, 0},
         {"max-num-batched-tokens|chunked-prefill-size|max-prefill-tokens|b", "N",
          "tokens of one step, the chunk of a prompt (default 512)", CMI_OPTION_UINT,
@@ -97,7 +99,9 @@ cmi_status cmi_cli_parse_isa(const char *name, cmi_isa *isa_out, cmi_error *err)
         *isa_out = cmi_isa_best(cmi_cpu_flags());
     } else if (!cmi_isa_parse(name, isa_out)) {
         return cmi_error_set(err, CMI_ERR_INVALID,
-                             "--isa takes ref, avx2, avx512 or neon, not \"%s\"", name);
+                             "--isa takes ref, avx2, avx512, neon, neon_dotprod or neon_base, not "
+                             "\"%s\"",
+                             name);
     }
     return CMI_OK;
 }
@@ -156,7 +160,8 @@ static void say_what_is_in_use(const cmi_instance *instance, const char *dir)
 {
     if (instance->isa == CMI_ISA_REF) {
         cmi_log(CMI_LOG_WARN,
-                "this processor (or --isa) has no AVX2: the slow reference kernels run");
+                "this processor (or --isa) has neither AVX2 nor NEON: the slow reference kernels "
+                "run");
     }
     warn_of_small_pages(instance->weights);
     cmi_log(CMI_LOG_INFO,

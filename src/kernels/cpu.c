@@ -49,6 +49,26 @@ uint32_t cmi_cpu_flags(void)
     return CMI_CPU_AVX2 | CMI_CPU_AVX512 | CMI_CPU_AVX512_VNNI | CMI_CPU_AVX512_BF16;
 }
 
+#elif CMI_ARCH_AARCH64
+
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+
+uint32_t cmi_cpu_flags(void)
+{
+    unsigned long hwcap = getauxval(AT_HWCAP), hwcap2 = getauxval(AT_HWCAP2);
+    if ((hwcap & HWCAP_ASIMDDP) == 0) {
+        return CMI_CPU_NEON;
+    }
+    if ((hwcap2 & HWCAP2_I8MM) == 0) {
+        return CMI_CPU_NEON | CMI_CPU_NEON_DOTPROD;
+    }
+    if ((hwcap2 & HWCAP2_BF16) == 0) {
+        return CMI_CPU_NEON | CMI_CPU_NEON_DOTPROD | CMI_CPU_NEON_I8MM;
+    }
+    return CMI_CPU_NEON | CMI_CPU_NEON_DOTPROD | CMI_CPU_NEON_I8MM | CMI_CPU_NEON_BF16;
+}
+
 #else
 
 uint32_t cmi_cpu_flags(void)

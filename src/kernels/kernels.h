@@ -114,9 +114,11 @@ float cmi_logf(float x);
 /* Instruction sets, in the order of preference on one architecture. */
 typedef enum cmi_isa {
     CMI_ISA_REF,
-    CMI_ISA_AVX2,   /* x86-64 with AVX2 and FMA */
-    CMI_ISA_AVX512, /* x86-64 with AVX-512 F, BW, VL, DQ; some kernels also need VNNI, BF16 */
-    CMI_ISA_NEON,   /* reserved: no variants yet, so it selects the reference */
+    CMI_ISA_AVX2,         /* x86-64 with AVX2 and FMA */
+    CMI_ISA_AVX512,       /* with AVX-512 F, BW, VL, DQ; some kernels also need VNNI, BF16 */
+    CMI_ISA_NEON_BASE,    /* any AArch64 */
+    CMI_ISA_NEON_DOTPROD, /* with the INT8 dot product */
+    CMI_ISA_NEON,         /* with the INT8 matrix product; BF16 kernels also need FEAT_BF16 */
 } cmi_isa;
 
 /* Features of a processor that variants may need. */
@@ -125,15 +127,19 @@ enum {
     CMI_CPU_AVX512 = 1u << 1, /* F, BW, VL, DQ and the operating system saves ZMM */
     CMI_CPU_AVX512_VNNI = 1u << 2,
     CMI_CPU_AVX512_BF16 = 1u << 3,
+    CMI_CPU_NEON = 1u << 16, /* what every AArch64 has */
+    CMI_CPU_NEON_DOTPROD = 1u << 17,
+    CMI_CPU_NEON_I8MM = 1u << 18,
+    CMI_CPU_NEON_BF16 = 1u << 19,
 };
 
-/* What this processor has. Each flag implies those above it. */
+/* What this processor has. Each flag implies those above it of its architecture. */
 uint32_t cmi_cpu_flags(void);
 
 /* The flags that an `--isa` mask lets through: "at most this". */
 uint32_t cmi_isa_cpu_flags(cmi_isa isa);
 
-/* "ref", "avx2", "avx512", "neon" -> isa; false for another name. */
+/* "ref", "avx2", "avx512", "neon_base", "neon_dotprod", "neon" -> isa; false for another name. */
 bool cmi_isa_parse(const char *name, cmi_isa *isa_out);
 
 /* The best instruction set whose kernels the flags allow. */

@@ -17,28 +17,37 @@
 #define ROW_AVX512_VNNI(name)
 #define ROW_AVX512_BF16(name)
 #endif
+#if CMI_ARCH_AARCH64
+#define ROW_NEON(name) {"neon", CMI_CPU_NEON, cmi_##name##_neon},
+#define ROW_NEON_BF16(name) {"neon_bf16", CMI_CPU_NEON_BF16, cmi_##name##_neon_bf16},
+#else
+#define ROW_NEON(name)
+#define ROW_NEON_BF16(name)
+#endif
 #define TABLE(name, ...)                                                                           \
     const cmi_##name##_variant cmi_##name##_variants[] = {{"ref", 0, cmi_##name##_ref},            \
                                                           __VA_ARGS__};                            \
     const size_t cmi_##name##_n_variants = CMI_LEN(cmi_##name##_variants);
 
-TABLE(gemm_f32, ROW_AVX2(gemm_f32) ROW_AVX512(gemm_f32))
-TABLE(gemm_bf16, ROW_AVX2(gemm_bf16) ROW_AVX512(gemm_bf16) ROW_AVX512_BF16(gemm_bf16))
-TABLE(rmsnorm, ROW_AVX2(rmsnorm) ROW_AVX512(rmsnorm))
-TABLE(swiglu, ROW_AVX2(swiglu) ROW_AVX512(swiglu))
-TABLE(round_bf16, ROW_AVX2(round_bf16) ROW_AVX512_BF16(round_bf16))
-TABLE(widen_bf16, ROW_AVX2(widen_bf16) ROW_AVX512(widen_bf16))
-TABLE(axpy, ROW_AVX2(axpy) ROW_AVX512(axpy))
-TABLE(rope, ROW_AVX2(rope) ROW_AVX512(rope))
+TABLE(gemm_f32, ROW_AVX2(gemm_f32) ROW_AVX512(gemm_f32) ROW_NEON(gemm_f32))
+TABLE(gemm_bf16, ROW_AVX2(gemm_bf16) ROW_AVX512(gemm_bf16) ROW_AVX512_BF16(gemm_bf16)
+                     ROW_NEON(gemm_bf16) ROW_NEON_BF16(gemm_bf16))
+TABLE(rmsnorm, ROW_AVX2(rmsnorm) ROW_AVX512(rmsnorm) ROW_NEON(rmsnorm))
+TABLE(swiglu, ROW_AVX2(swiglu) ROW_AVX512(swiglu) ROW_NEON(swiglu))
+TABLE(round_bf16, ROW_AVX2(round_bf16) ROW_AVX512_BF16(round_bf16) ROW_NEON(round_bf16))
+TABLE(widen_bf16, ROW_AVX2(widen_bf16) ROW_AVX512(widen_bf16) ROW_NEON(widen_bf16))
+TABLE(axpy, ROW_AVX2(axpy) ROW_AVX512(axpy) ROW_NEON(axpy))
+TABLE(rope, ROW_AVX2(rope) ROW_AVX512(rope) ROW_NEON(rope))
 TABLE(softmax_block, ROW_AVX2(softmax_block) ROW_AVX512(softmax_block))
 TABLE(attn_values_f32, ROW_AVX2(attn_values_f32) ROW_AVX512(attn_values_f32))
 TABLE(attn_values_bf16, ROW_AVX2(attn_values_bf16) ROW_AVX512(attn_values_bf16))
-TABLE(max_sum_exp, ROW_AVX2(max_sum_exp) ROW_AVX512(max_sum_exp))
-TABLE(quantize_i8, ROW_AVX2(quantize_i8) ROW_AVX512(quantize_i8))
-TABLE(rmsnorm_quantize_i8, ROW_AVX2(rmsnorm_quantize_i8) ROW_AVX512(rmsnorm_quantize_i8))
+TABLE(max_sum_exp, ROW_AVX2(max_sum_exp) ROW_AVX512(max_sum_exp) ROW_NEON(max_sum_exp))
+TABLE(quantize_i8, ROW_AVX2(quantize_i8) ROW_AVX512(quantize_i8) ROW_NEON(quantize_i8))
+TABLE(rmsnorm_quantize_i8,
+      ROW_AVX2(rmsnorm_quantize_i8) ROW_AVX512(rmsnorm_quantize_i8) ROW_NEON(rmsnorm_quantize_i8))
 TABLE(gemm_i8, ROW_AVX2(gemm_i8) ROW_AVX512_VNNI(gemm_i8))
-TABLE(combine_f32, ROW_AVX2(combine_f32) ROW_AVX512(combine_f32))
-TABLE(combine_bf16, ROW_AVX2(combine_bf16) ROW_AVX512(combine_bf16))
+TABLE(combine_f32, ROW_AVX2(combine_f32) ROW_AVX512(combine_f32) ROW_NEON(combine_f32))
+TABLE(combine_bf16, ROW_AVX2(combine_bf16) ROW_AVX512(combine_bf16) ROW_NEON(combine_bf16))
 TABLE(peak_i8, ROW_AVX2(peak_i8) ROW_AVX512_VNNI(peak_i8))
 TABLE(peak_bf16, ROW_AVX512_BF16(peak_bf16))
 TABLE(peak_f32, ROW_AVX2(peak_f32) ROW_AVX512(peak_f32))
@@ -46,13 +55,18 @@ TABLE(peak_read, ROW_AVX2(peak_read))
 
 static const struct {
     const char *name;
-    uint32_t cpu_flags;
+    uint32_t needs;     /* what a processor of this kind has at least */
+    uint32_t cpu_flags; /* at most */
 } isas[] = {
-    [CMI_ISA_REF] = {"ref", 0},
-    [CMI_ISA_AVX2] = {"avx2", CMI_CPU_AVX2},
-    [CMI_ISA_AVX512] = {"avx512",
+    [CMI_ISA_REF] = {"ref", 0, 0},
+    [CMI_ISA_AVX2] = {"avx2", CMI_CPU_AVX2, CMI_CPU_AVX2},
+    [CMI_ISA_AVX512] = {"avx512", CMI_CPU_AVX512,
                         CMI_CPU_AVX2 | CMI_CPU_AVX512 | CMI_CPU_AVX512_VNNI | CMI_CPU_AVX512_BF16},
-    [CMI_ISA_NEON] = {"neon", 0},
+    [CMI_ISA_NEON_BASE] = {"neon_base", CMI_CPU_NEON, CMI_CPU_NEON},
+    [CMI_ISA_NEON_DOTPROD] = {"neon_dotprod", CMI_CPU_NEON_DOTPROD,
+                              CMI_CPU_NEON | CMI_CPU_NEON_DOTPROD},
+    [CMI_ISA_NEON] = {"neon", CMI_CPU_NEON_I8MM,
+                      CMI_CPU_NEON | CMI_CPU_NEON_DOTPROD | CMI_CPU_NEON_I8MM | CMI_CPU_NEON_BF16},
 };
 
 uint32_t cmi_isa_cpu_flags(cmi_isa isa)
@@ -78,10 +92,11 @@ bool cmi_isa_parse(const char *name, cmi_isa *isa_out)
 
 cmi_isa cmi_isa_best(uint32_t cpu_flags)
 {
-    if ((cpu_flags & CMI_CPU_AVX512) != 0) {
-        return CMI_ISA_AVX512;
+    size_t i = CMI_LEN(isas) - 1;
+    while ((isas[i].needs & cpu_flags) != isas[i].needs) {
+        i--;
     }
-    return (cpu_flags & CMI_CPU_AVX2) != 0 ? CMI_ISA_AVX2 : CMI_ISA_REF;
+    return (cmi_isa)i;
 }
 
 void cmi_kernels_select(cmi_kernels *kernels_out, uint32_t cpu_flags)

@@ -12,11 +12,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-ISAS = ('ref', 'avx2', 'avx512', 'neon')
+ISAS = ('ref', 'avx2', 'avx512', 'neon_base', 'neon_dotprod', 'neon')
 # QEMU's programs, and processors with the best of our instruction sets that they have.
 EMULATED = {
     'qemu-x86_64': {'Nehalem': 'ref', 'Haswell': 'avx2'},
-    'qemu-aarch64': {'cortex-a53': 'ref', 'neoverse-n1': 'ref', 'max': 'ref'},
+    'qemu-aarch64': {'cortex-a53': 'neon_base', 'neoverse-n1': 'neon_dotprod', 'max': 'neon'},
 }
 
 

@@ -27,7 +27,7 @@ int main(int argc, char **argv)
 {
     cmi_isa isa;
     if (argc != 3 || strcmp(argv[1], "--isa") != 0 || !cmi_isa_parse(argv[2], &isa)) {
-        (void)fprintf(stderr, "usage: kernels_digest --isa ref|avx2|avx512|neon\n");
+        (void)fprintf(stderr, "usage: kernels_digest --isa ISA\n");
         return EXIT_FAILURE;
     }
     cmi_float_env_set();
