@@ -19,9 +19,13 @@
 #endif
 #if CMI_ARCH_AARCH64
 #define ROW_NEON(name) {"neon", CMI_CPU_NEON, cmi_##name##_neon},
+#define ROW_NEON_DOTPROD(name) {"neon_dotprod", CMI_CPU_NEON_DOTPROD, cmi_##name##_neon_dotprod},
+#define ROW_NEON_I8MM(name) {"neon_i8mm", CMI_CPU_NEON_I8MM, cmi_##name##_neon_i8mm},
 #define ROW_NEON_BF16(name) {"neon_bf16", CMI_CPU_NEON_BF16, cmi_##name##_neon_bf16},
 #else
 #define ROW_NEON(name)
+#define ROW_NEON_DOTPROD(name)
+#define ROW_NEON_I8MM(name)
 #define ROW_NEON_BF16(name)
 #endif
 #define TABLE(name, ...)                                                                           \
@@ -45,7 +49,8 @@ TABLE(max_sum_exp, ROW_AVX2(max_sum_exp) ROW_AVX512(max_sum_exp) ROW_NEON(max_su
 TABLE(quantize_i8, ROW_AVX2(quantize_i8) ROW_AVX512(quantize_i8) ROW_NEON(quantize_i8))
 TABLE(rmsnorm_quantize_i8,
       ROW_AVX2(rmsnorm_quantize_i8) ROW_AVX512(rmsnorm_quantize_i8) ROW_NEON(rmsnorm_quantize_i8))
-TABLE(gemm_i8, ROW_AVX2(gemm_i8) ROW_AVX512_VNNI(gemm_i8))
+TABLE(gemm_i8, ROW_AVX2(gemm_i8) ROW_AVX512_VNNI(gemm_i8) ROW_NEON(gemm_i8)
+                   ROW_NEON_DOTPROD(gemm_i8) ROW_NEON_I8MM(gemm_i8))
 TABLE(combine_f32, ROW_AVX2(combine_f32) ROW_AVX512(combine_f32) ROW_NEON(combine_f32))
 TABLE(combine_bf16, ROW_AVX2(combine_bf16) ROW_AVX512(combine_bf16) ROW_NEON(combine_bf16))
 TABLE(peak_i8, ROW_AVX2(peak_i8) ROW_AVX512_VNNI(peak_i8))
