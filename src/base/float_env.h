@@ -3,7 +3,13 @@
  * Subnormal inputs and results are zero (DAZ and FTZ). The BF16 dot-product instructions flush
  * whatever the mode, so bits can be the same on every ISA only if everything else flushes too.
  * Rounding is to nearest even. Call it once at the start of every computing thread; the mode is per
- * thread. */
+ * thread.
+ *
+ * One thing the mode cannot make alike: x86 asks after rounding whether a result is subnormal, Arm
+ * before. A product, a multiply-add or a conversion from float64 whose exact magnitude lies in
+ * [2^-126 - 2^-151, 2^-126) is 2^-126 on x86 and 0 on Arm (sums, quotients and roots never lie
+ * there). Added to larger numbers the difference is lost, unless it breaks a tie; else a final
+ * result can differ only where it is itself that small. */
 #ifndef CMI_BASE_FLOAT_ENV_H
 #define CMI_BASE_FLOAT_ENV_H
 

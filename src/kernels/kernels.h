@@ -12,7 +12,8 @@
  *    a tree: l with l+8, then +4, +2, +1.
  *  - A sum over rows (attention values, experts) runs in row order, lanes over columns.
  *  - exp is one polynomial (kernels/ref/math.h) with fused multiply-adds, the same on every ISA.
- *  - Subnormal numbers are zero everywhere (base/float_env.h); the caller's thread has that mode.
+ *  - Subnormal numbers are zero everywhere; the caller's thread has that mode (base/float_env.h,
+ *    also for what x86 and Arm do differently at its edge).
  *  - A maximum that is zero is +0, whichever zeros were compared. A NaN result is some NaN.
  *
  * So the result never depends on how many rows a call has or how its columns are cut into tasks.

@@ -1,5 +1,6 @@
-/* The premise of the BF16 kernels: the AVX-512 BF16 dot product is, in each lane, two float32 fused
- * multiply-adds with rounding to nearest, the odd element first. */
+/* The premise of the BF16 kernels: the AVX-512 BF16 dot product, and on Arm BFMLALT with BFMLALB,
+ * is in each lane two float32 fused multiply-adds with rounding to nearest, the odd element first.
+ */
 #include "tests/test.h"
 
 #include <math.h>
@@ -8,16 +9,18 @@
 #include "kernels/kernels.h"
 #include "tests/kernels/battery.h"
 
-#if CMI_ARCH_X86_64
-
-#include <immintrin.h>
-
 enum { N_LANES = 16, N_ROUNDS = 20000 };
 
 typedef struct dot_step {
     float acc[N_LANES];
     cmi_bf16 x[2 * N_LANES], w[2 * N_LANES];
 } dot_step;
+
+#if CMI_ARCH_X86_64
+
+#include <immintrin.h>
+
+static const uint32_t cpu_flag = CMI_CPU_AVX512_BF16;
 
 __attribute__((target("avx512f,avx512bw,avx512bf16"))) static void
 run_instruction(const dot_step *s, float *out)
@@ -26,6 +29,37 @@ run_instruction(const dot_step *s, float *out)
     __m512i x = _mm512_loadu_si512(s->x), w = _mm512_loadu_si512(s->w);
     _mm512_storeu_ps(out, _mm512_dpbf16_ps(acc, (__m512bh)x, (__m512bh)w));
 }
+
+#elif CMI_ARCH_AARCH64
+
+#include <arm_neon.h>
+
+static const uint32_t cpu_flag = CMI_CPU_NEON_BF16;
+
+static void run_instruction(const dot_step *s, float *out)
+{
+    for (size_t l = 0; l < N_LANES; l += 4) {
+        float32x4_t acc = vld1q_f32(s->acc + l);
+        uint16x8_t x = vld1q_u16(s->x + 2 * l), w = vld1q_u16(s->w + 2 * l);
+        __asm__(".arch_extension bf16\n\t"
+                "bfmlalt %0.4s, %1.8h, %2.8h\n\t"
+                "bfmlalb %0.4s, %1.8h, %2.8h"
+                : "+w"(acc)
+                : "w"(x), "w"(w));
+        vst1q_f32(out + l, acc);
+    }
+}
+
+#else
+
+static const uint32_t cpu_flag = 0;
+
+static void run_instruction(const dot_step *s, float *out)
+{
+    memcpy(out, s->acc, sizeof s->acc);
+}
+
+#endif
 
 static float run_model(const dot_step *s, size_t lane)
 {
@@ -65,7 +99,7 @@ static void check_rounds(battery *draws, int max_exponent, bool any_bits)
 static void the_instruction_is_two_multiply_adds_odd_first(void **state)
 {
     (void)state;
-    if ((cmi_cpu_flags() & CMI_CPU_AVX512_BF16) == 0) {
+    if ((cmi_cpu_flags() & cpu_flag) == 0) {
         skip();
     }
     battery draws = {.seed = 11};
@@ -73,16 +107,6 @@ static void the_instruction_is_two_multiply_adds_odd_first(void **state)
     check_rounds(&draws, 50, false);
     check_rounds(&draws, 0, true); /* all bit patterns: overflow, infinity, NaN */
 }
-
-#else
-
-static void the_instruction_is_two_multiply_adds_odd_first(void **state)
-{
-    (void)state;
-    skip();
-}
-
-#endif
 
 int main(void)
 {
