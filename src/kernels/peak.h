@@ -11,7 +11,7 @@
 /* Runs n_rounds rounds of independent multiply-adds whose operands are in registers, and returns
  * the operations done: a multiplication and an addition are two.
  *   peak_i8: bytes into int32, the shortest exact sequence that the ISA has
- *   peak_bf16: the BF16 dot product, where there is one
+ *   peak_bf16: the BF16 dot product, where there is one; on Arm BFMLAL, as in gemm_bf16
  *   peak_f32: the float32 fused multiply-add */
 typedef uint64_t cmi_peak_fn(uint64_t n_rounds);
 
