@@ -6,7 +6,7 @@
 #          tests/node
 #   arm64  test, and the cross compiler for Arm, with the Arm libraries in a folder of their own
 #          (tools/arm64_sysroot.sh)
-#   dev    test, and clang, the fuzzer, the formatter, the cross compiler
+#   dev    test, and clang, the fuzzer, the formatter, oneDNN to compare with, the cross compiler
 #
 # Each need is probed by what is used of it (a command, a pkg-config module, a file) and not by its
 # package's name: a compiler or a Node from elsewhere will do. Nothing is asked of root, and no
@@ -33,6 +33,10 @@ need_command() { # COMMAND PACKAGE...
 
 need_module() { # PKG_CONFIG_MODULE PACKAGE
     pkg-config --exists "$1" 2>/dev/null || missing="$missing $2"
+}
+
+need_header() { # HEADER PACKAGE
+    printf '#include <%s>\n' "$1" | cc -E - >/dev/null 2>&1 || missing="$missing $2"
 }
 
 need_run_set() {
@@ -76,6 +80,7 @@ need_arm64_set() {
 need_dev_set() {
     need_test_set
     need_cross_compiler
+    need_header dnnl.h libdnnl-dev
     need_command clang clang
     need_command clang-format clang-format
     need_command llvm-symbolizer llvm

@@ -57,7 +57,7 @@ TABLE(peak_i8, ROW_AVX2(peak_i8) ROW_AVX512_VNNI(peak_i8) ROW_NEON(peak_i8)
                    ROW_NEON_DOTPROD(peak_i8) ROW_NEON_I8MM(peak_i8))
 TABLE(peak_bf16, ROW_AVX512_BF16(peak_bf16) ROW_NEON_BF16(peak_bf16))
 TABLE(peak_f32, ROW_AVX2(peak_f32) ROW_AVX512(peak_f32) ROW_NEON(peak_f32))
-TABLE(peak_read, ROW_AVX2(peak_read))
+TABLE(peak_read, ROW_AVX2(peak_read) ROW_AVX512(peak_read))
 
 static const struct {
     const char *name;

@@ -6,12 +6,14 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import unittest
 
 CMINFER, MODELS = map(os.path.abspath, sys.argv[1:3])
+SOURCE = os.path.dirname(MODELS)
 TINY = os.path.join(MODELS, "matrix-tiny")
 
 
@@ -61,6 +63,45 @@ class Machine(Bench):
         self.assertIn("/nonexistent/machine.json", result.stderr)
 
 
+class Kernels(Bench):
+    """A row's figures follow from each other, whatever the machine does."""
+
+    def check(self, row):
+        self.assertIn(row["bound"], ("int8", "bf16", "f32", "bandwidth"))
+        amount = row["bytes"] if row["bound"] == "bandwidth" else row["ops"]
+        self.assertGreater(row["seconds"], 0)
+        self.assertAlmostEqual(row["share"], amount / row["limit"] / row["seconds"], delta=1e-6)
+
+    def test_every_kernel_has_rows(self):
+        rows = self.rows("--kernels", "--isa", "ref", "--shapes", "3x40x24", "--threads", "1",
+                         "--seconds", "0")
+        for row in rows:
+            self.check(row)
+            self.assertEqual((row["isa"], row["threads"]), ("ref", 1))
+        with open(os.path.join(SOURCE, "src/kernels/kernels.h"), encoding="utf-8") as file:
+            names = re.findall(r"^    X\((\w+), cmi_\w+_fn\)", file.read(), re.MULTILINE)
+        self.assertGreater(len(names), 10)
+        self.assertEqual(list(dict.fromkeys(row["kernel"] for row in rows)), names)
+
+    def test_products(self):
+        rows = self.rows("--kernels", "--only", "gemm_i8,gemm_bf16", "--shapes",
+                         "16x96x128,1x64x64", "--threads", "2", "--seconds", "0")
+        self.assertEqual({row["kernel"] for row in rows}, {"gemm_i8", "gemm_bf16"})
+        for row in rows:
+            self.check(row)
+            n_rows, n_cols, n_k = map(int, row["shape"].split("x"))
+            self.assertEqual(row["ops"], 2 * n_rows * n_cols * n_k)
+            if row["kernel"] == "gemm_bf16":
+                self.assertEqual(row["bytes"], 2 * (n_rows + n_cols) * n_k)
+            else:  # blocks of 16 outputs: 128 bytes of head, then the weights
+                self.assertEqual(row["bytes"], n_cols // 16 * (128 + 16 * n_k) + n_rows * n_k)
+            self.assertTrue(row["onednn"] is None or row["onednn"] > 0)
+        cut = {(row["kernel"], row["isa"], row["shape"]): [] for row in rows}
+        for row in rows:
+            cut[row["kernel"], row["isa"], row["shape"]].append(row["threads"])
+        self.assertTrue(all(threads == [1, 2] for threads in cut.values()))
+
+
 class Formats(Bench):
     def test_md_and_csv(self):
         args = ("--machine", "--threads", "1", "--isa", "ref")
@@ -77,7 +118,15 @@ class Usage(unittest.TestCase):
         for args, word in (([], "--machine"), (["--machine", "--output", "xml"], "--output"),
                            (["--machine", "--json", "--output", "csv"], "--json"),
                            (["--machine", "--isa", "z80"], "--isa"),
-                           (["--machine", "--threads", "0"], "--threads")):
+                           (["--machine", "--threads", "0"], "--threads"),
+                           (["--machine", "--kernels"], "--machine"),
+                           (["--machine", "--shapes", "1x2x3"], "--shapes"),
+                           (["--kernels", "--profile", "x"], "--profile"),
+                           (["--kernels", "--only", "gemm_i8,gemm"], "\"gemm\""),
+                           (["--kernels", "--shapes", "1x2"], "--shapes"),
+                           (["--kernels", "--shapes", "1x2x0"], "--shapes"),
+                           (["--kernels", "--shapes", "1x2x99999"], "--shapes"),
+                           (["--kernels", "--seconds", "-1"], "--seconds")):
             result = run(*args)
             self.assertEqual(result.returncode, 2, args)
             self.assertEqual(result.stderr.count("\n"), 1, args)

@@ -2,7 +2,7 @@
 #ifndef CMI_CLI_BENCH_BENCH_H
 #define CMI_CLI_BENCH_BENCH_H
 
-#include "cli/bench/limits.h"
+#include "cli/bench/kernel_cases.h"
 #include "cli/bench/out.h"
 
 /* Numbers of an option like "1,8,32". */
@@ -16,5 +16,25 @@ typedef struct cmi_bench_list {
  * profile (docs/PERF.md) to profile_path unless it is NULL. CMI_ERR_IO: it could not be written. */
 CMI_NODISCARD cmi_status cmi_bench_machine(cmi_bench_rig *rig, cmi_bench_out *out,
                                            const char *profile_path, cmi_error *err);
+
+typedef struct cmi_bench_kernels_options {
+    const char *only;        /* names of kernels with commas; NULL: all */
+    cmi_bench_shapes shapes; /* of matrix products; empty: the usual ones */
+    bool with_ref;           /* the references too */
+    double seconds;          /* that a row is measured for, and at least a few rounds */
+} cmi_bench_kernels_options;
+
+/* Reads "512x7168x7168,8x2048x2048". CMI_ERR_INVALID. */
+CMI_NODISCARD cmi_status cmi_bench_shapes_parse(cmi_bench_shapes *shapes_out, const char *text,
+                                                cmi_error *err);
+
+/* CMI_ERR_INVALID: `only` names a kernel that there is not. */
+CMI_NODISCARD cmi_status cmi_bench_kernels_check(const cmi_bench_kernels_options *opt,
+                                                 cmi_error *err);
+
+/* Prints a row for every kernel, instruction set, shape and number of threads (one; all where a
+ * product is cut), in turn with the limits and, for INT8 products, oneDNN. CMI_ERR_NO_MEMORY. */
+CMI_NODISCARD cmi_status cmi_bench_kernels(cmi_bench_rig *rig, cmi_bench_out *out,
+                                           const cmi_bench_kernels_options *opt, cmi_error *err);
 
 #endif

@@ -109,7 +109,7 @@ static void compute_peak(void *arg, uint32_t thread)
 /* Reads on in the thread's part of the pool, or the beginning of that part again and again. */
 static void read_memory(void *arg, uint32_t thread)
 {
-    enum { PIECE_BYTES = 16 << 20 };
+    enum { PIECE_BYTES = 16 << 20, LOOK_BYTES = 1 << 20 /* between looks at the clock */ };
     sampling *s = arg;
     const size_t part_bytes = s->rig->pool_bytes / s->rig->n_threads;
     const uint8_t *part = s->rig->pool + thread * part_bytes;
@@ -117,10 +117,13 @@ static void read_memory(void *arg, uint32_t thread)
     const size_t n_bytes = in_cache ? s->read_bytes : PIECE_BYTES;
     size_t at = in_cache ? 0 : s->rig->read_at[thread];
     uint64_t n_done = 0, sum = 0;
+    const uint32_t n_repeats = in_cache ? 1 + LOOK_BYTES / (uint32_t)n_bytes : 1;
     double begin = cmi_bench_seconds();
     do {
-        sum += cmi_peak_read_variants[s->limit.variant].fn(part + at, n_bytes);
-        n_done += n_bytes;
+        for (uint32_t i = 0; i < n_repeats; i++) {
+            sum += cmi_peak_read_variants[s->limit.variant].fn(part + at, n_bytes);
+        }
+        n_done += n_repeats * n_bytes;
         at = in_cache ? 0 : (at + n_bytes) % part_bytes;
     } while (cmi_bench_seconds() - begin < sample_seconds);
     s->rig->read_at[thread] = at;

@@ -99,7 +99,9 @@ static void fill_task(void *arg, uint32_t task, uint32_t worker)
 {
     (void)worker;
     const cmi_bench_rig *rig = arg;
-    memcpy(rig->pool + (size_t)(task + 1) * CMI_BENCH_POOL_STEP, rig->pool, CMI_BENCH_POOL_STEP);
+    uint8_t *part = rig->pool + (size_t)(task + 1) * CMI_BENCH_POOL_STEP;
+    memcpy(part, rig->pool, CMI_BENCH_POOL_STEP);
+    cmi_host_memory_collapse(part, CMI_BENCH_POOL_STEP);
 }
 
 cmi_status cmi_bench_rig_init(cmi_bench_rig *rig, uint32_t n_threads, uint32_t cpu_flags,
@@ -129,6 +131,7 @@ cmi_status cmi_bench_rig_init(cmi_bench_rig *rig, uint32_t n_threads, uint32_t c
     rig->pool = pool;
     rig->pool_bytes = n_bytes;
     cmi_bench_fill(rig->pool, CMI_BENCH_POOL_STEP, 0);
+    cmi_host_memory_collapse(rig->pool, CMI_BENCH_POOL_STEP);
     cmi_team_run(rig->team, fill_task, rig, (uint32_t)(n_bytes / CMI_BENCH_POOL_STEP) - 1);
     return CMI_OK;
 }

@@ -15,3 +15,53 @@ uint64_t cmi_peak_f32_avx512(uint64_t n_rounds)
     }
     return n_rounds * CMI_PEAK_CHAINS * (sizeof x / sizeof(float)) * 2;
 }
+
+/* Of memory. */
+static uint64_t read_far(const __m256i *a, const __m256i *b, size_t n)
+{
+    enum { LINES = 2 };
+    __m256i sums[2 * LINES];
+    for (uint32_t l = 0; l < 2 * LINES; l++) {
+        sums[l] = _mm256_setzero_si256();
+    }
+    for (size_t i = 0; i < n; i += LINES) {
+        for (uint32_t l = 0; l < LINES; l++) {
+            sums[l] = _mm256_add_epi64(sums[l], _mm256_load_si256(a + i + l));
+            sums[LINES + l] = _mm256_add_epi64(sums[LINES + l], _mm256_load_si256(b + i + l));
+        }
+    }
+    __m512i halves[2] = {
+        _mm512_inserti64x4(_mm512_castsi256_si512(sums[0]), sums[1], 1),
+        _mm512_inserti64x4(_mm512_castsi256_si512(sums[2]), sums[3], 1),
+    };
+    return (uint64_t)_mm512_reduce_add_epi64(_mm512_add_epi64(halves[0], halves[1]));
+}
+
+/* Of a cache. */
+static uint64_t read_near(const __m512i *a, const __m512i *b, size_t n)
+{
+    enum { LINES = 4 };
+    __m512i sums[2 * LINES];
+    for (uint32_t l = 0; l < 2 * LINES; l++) {
+        sums[l] = _mm512_setzero_si512();
+    }
+    for (size_t i = 0; i < n; i += LINES) {
+        for (uint32_t l = 0; l < LINES; l++) {
+            sums[l] = _mm512_add_epi64(sums[l], _mm512_load_si512(a + i + l));
+            sums[LINES + l] = _mm512_add_epi64(sums[LINES + l], _mm512_load_si512(b + i + l));
+        }
+    }
+    for (uint32_t l = 1; l < 2 * LINES; l++) {
+        sums[0] = _mm512_add_epi64(sums[0], sums[l]);
+    }
+    return (uint64_t)_mm512_reduce_add_epi64(sums[0]);
+}
+
+uint64_t cmi_peak_read_avx512(const void *memory, size_t n_bytes)
+{
+    const uint8_t *half = (const uint8_t *)memory + n_bytes / 2;
+    if (n_bytes > 1 << 20) {
+        return read_far(memory, (const __m256i *)(const void *)half, n_bytes / 2 / sizeof(__m256i));
+    }
+    return read_near(memory, (const __m512i *)(const void *)half, n_bytes / 2 / sizeof(__m512i));
+}
