@@ -21,8 +21,7 @@ int cmi_cmd_bench(int argc, char **argv);
 /* Prints "cminfer: LINE" to standard error and returns CMI_EXIT_FAILED. */
 int cmi_cli_fail(const cmi_error *err);
 
-/* What --dtype, --quantization, --threads, --isa, --max-num-batched-tokens, --max-model-len and
- * MODEL said. */
+/* What MODEL and the options of every command that runs a model said. */
 typedef struct cmi_model_options {
     const char *model;
     const char *dtype;
@@ -31,6 +30,8 @@ typedef struct cmi_model_options {
     uint32_t n_threads;
     uint32_t max_num_batched_tokens;
     uint32_t max_model_len;
+    bool share_weights;
+    const char *share_dir;
 } cmi_model_options;
 
 /* Prints a command's usage; called with its own options and those above. */

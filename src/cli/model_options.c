@@ -21,12 +21,15 @@ int cmi_cli_usage(const char *line)
     return CMI_EXIT_USAGE;
 }
 
-enum { MODEL_OPTION_ROWS = 8 };
+enum { MODEL_OPTION_ROWS = 10 };
 
 /* Fills the table (with its end mark) with options that are stored in opt. */
 static void make_table(cmi_option table[MODEL_OPTION_ROWS], cmi_model_options *opt)
 {
-    *opt = (cmi_model_options){.dtype = "auto", .quantization = "auto", .isa = "auto"};
+    *opt = (cmi_model_options){.dtype = "auto",
+                               .quantization = "auto",
+                               .isa = "auto",
+                               .share_dir = CMI_SHARED_BLOCK_DEFAULT_DIR};
     const cmi_option rows[MODEL_OPTION_ROWS] = {
         {"model|model-path|m", "DIR", "the model, instead of the first argument", CMI_OPTION_TEXT,
          &opt->model, 0, 0},
@@ -55,6 +58,15 @@ static void make_table(cmi_option table[MODEL_OPTION_ROWS], cmi_model_options *o
          "tokens of prompt and answer together (default: the model's,\n"
          "or what fits in memory if that is less)",
          CMI_OPTION_UINT, &opt->max_model_len, 2, UINT32_MAX},
+        {"share-weights", NULL,
+         "have one copy of the weights with the other processes of this\n"
+         "host that load the same files with the same options. Off by\n"
+         "default: the copy counts as shared memory, which a container or\n"
+         "the mount may limit, and is not given up before its last user ends",
+         CMI_OPTION_FLAG, &opt->share_weights, 0, 0},
+        {"share-weights-dir", "DIR",
+         "a tmpfs or hugetlbfs for it (default " CMI_SHARED_BLOCK_DEFAULT_DIR ")", CMI_OPTION_TEXT,
+         &opt->share_dir, 0, 0},
         {NULL, NULL, NULL, CMI_OPTION_FLAG, NULL, 0, 0},
     };
     memcpy(table, rows, sizeof rows);
@@ -141,9 +153,18 @@ static cmi_status find_model(cmi_buf *dir_out, const cmi_model_options *opt, cmi
     return cmi_model_dir_resolve(dir_out, opt->model, &env, err);
 }
 
+static const char *sharing(const cmi_weights *weights)
+{
+    if (weights->shared == NULL) {
+        return "";
+    }
+    return cmi_shared_block_is_maker(weights->shared) ? ", shared, loaded by this process"
+                                                      : ", shared, loaded by another process";
+}
+
 static double huge_share(const cmi_weights *weights)
 {
-    return (double)weights->huge_bytes / (double)weights->n_bytes;
+    return (double)weights->huge_bytes / (double)weights->block_bytes;
 }
 
 static void warn_of_small_pages(const cmi_weights *weights)
@@ -166,15 +187,15 @@ static void say_what_is_in_use(const cmi_instance *instance, const char *dir)
     warn_of_small_pages(instance->weights);
     cmi_log(CMI_LOG_INFO,
             "model %s: weights %s, attention and KV %s, isa %s, threads %u, weights %.2f GiB%s "
-            "(%.0f %% in huge pages), KV %.2f GiB for %u tokens, "
+            "(%.0f %% in huge pages%s), KV %.2f GiB for %u tokens, "
             "scratch %.2f GiB, chunk %u",
             dir, cmi_dtype_name(instance->weights_dtype), cmi_dtype_name(instance->dtype),
             cmi_isa_name(instance->isa), cmi_team_size(instance->team),
             (double)instance->weights->n_bytes / (1 << 30),
             instance->weights->mtp != NULL ? " with the MTP layer" : "",
-            huge_share(instance->weights) * 100, (double)instance->kv_bytes / (1 << 30),
-            instance->max_model_len, (double)instance->scratch_bytes / (1 << 30),
-            instance->max_num_batched_tokens);
+            huge_share(instance->weights) * 100, sharing(instance->weights),
+            (double)instance->kv_bytes / (1 << 30), instance->max_model_len,
+            (double)instance->scratch_bytes / (1 << 30), instance->max_num_batched_tokens);
 }
 
 cmi_status cmi_cli_open_model(cmi_instance **instance_out, cmi_buf *dir_out,
@@ -186,6 +207,7 @@ cmi_status cmi_cli_open_model(cmi_instance **instance_out, cmi_buf *dir_out,
                                      .max_num_batched_tokens = opt->max_num_batched_tokens,
                                      .max_model_len = opt->max_model_len,
                                      .with_mtp = with_mtp,
+                                     .share_dir = opt->share_weights ? opt->share_dir : NULL,
                                      .progress = cmi_progress_bytes,
                                      .progress_arg = &progress};
     cmi_status st = parse_types(&instance, opt, err);

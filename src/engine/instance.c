@@ -10,7 +10,7 @@
 /* Memory that opening a model plans for. Weights and KV are what users can influence, so errors
  * name them apart. */
 typedef struct memory_plan {
-    uint64_t weights_bytes;
+    uint64_t weights_bytes; /* without those that the host has given to the shared block already */
     uint64_t kv_bytes;
     uint64_t scratch_bytes;
 } memory_plan;
@@ -45,6 +45,7 @@ static cmi_weights_options weights_options(const cmi_instance *in, const cmi_ins
                                  .with_mtp =
                                      opt->with_mtp && in->config.num_nextn_predict_layers > 0,
                                  .team = in->team,
+                                 .share_dir = opt->share_dir,
                                  .progress = opt->progress,
                                  .progress_arg = opt->progress_arg};
 }
@@ -59,13 +60,21 @@ static size_t mtp_hidden_bytes(const cmi_instance *in)
     return (size_t)in->max_num_batched_tokens * in->config.hidden_size * sizeof(float);
 }
 
+static uint64_t new_weights_bytes(const cmi_instance *in, const cmi_instance_options *opt)
+{
+    cmi_weights_options weights = weights_options(in, opt);
+    uint64_t n_bytes = cmi_weights_estimate_bytes(&in->config, &weights);
+    uint64_t taken = cmi_weights_taken_bytes(&in->config, opt->model_dir, &weights);
+    return n_bytes - CMI_MIN(taken, n_bytes);
+}
+
 static memory_plan plan_memory(cmi_instance *in, const cmi_instance_options *opt,
-                               const cmi_kv_layout *layout)
+                               const cmi_kv_layout *layout, uint64_t weights_bytes)
 {
     cmi_weights_options weights = weights_options(in, opt);
     cmi_forward_options forward = forward_options(in, layout);
     return (memory_plan){
-        .weights_bytes = cmi_weights_estimate_bytes(&in->config, &weights),
+        .weights_bytes = weights_bytes,
         .kv_bytes = (uint64_t)pages_for(in->max_model_len) * layout->page_bytes,
         .scratch_bytes = cmi_forward_estimate_bytes(&forward) + logits_bytes(in) +
                          (weights.with_mtp ? mtp_hidden_bytes(in) : 0),
@@ -85,11 +94,12 @@ static cmi_status fit_memory(cmi_instance *in, const cmi_instance_options *opt,
             opt->max_model_len, limit);
     }
     in->max_model_len = opt->max_model_len > 0 ? opt->max_model_len : limit;
-    memory_plan plan = plan_memory(in, opt, layout);
+    uint64_t weights_bytes = new_weights_bytes(in, opt);
+    memory_plan plan = plan_memory(in, opt, layout, weights_bytes);
     while (opt->max_model_len == 0 && in->max_model_len > 2 * CMI_KV_PAGE_TOKENS &&
            plan.weights_bytes + plan.kv_bytes + plan.scratch_bytes > available) {
         in->max_model_len /= 2;
-        plan = plan_memory(in, opt, layout);
+        plan = plan_memory(in, opt, layout, weights_bytes);
     }
     if (plan.weights_bytes > available) {
         return cmi_error_set(err, CMI_ERR_NO_MEMORY,

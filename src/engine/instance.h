@@ -26,6 +26,7 @@ typedef struct cmi_instance_options {
     uint32_t
         max_model_len; /* tokens of a sequence; 0: the model's, or what fits in memory if less */
     bool with_mtp;     /* load the MTP layer if there is one */
+    const char *share_dir;     /* share the weights there with other processes; NULL: own memory */
     cmi_progress_fn *progress; /* while loading; may be NULL */
     void *progress_arg;
 } cmi_instance_options;

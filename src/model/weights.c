@@ -1,9 +1,6 @@
 #include "model/weights_internal.h"
 
-#include <string.h>
-
 #include "base/alloc.h"
-#include "os/host_memory.h"
 
 static cmi_weights_plan make_plan(const cmi_model_config *config, const cmi_weights_options *opt,
                                   cmi_error *err)
@@ -21,55 +18,89 @@ uint64_t cmi_weights_estimate_bytes(const cmi_model_config *config, const cmi_we
 {
     cmi_weights_plan plan = make_plan(config, opt, NULL);
     cmi_weights_plan_walk(&plan);
-    return plan.n_bytes;
+    return plan.block_bytes + plan.struct_bytes;
 }
 
-/* ---- huge pages ---- */
-
-enum { COLLAPSE_TASK_BYTES = 64 << 20 };
-
-static void collapse_task(void *arg, uint32_t task, uint32_t worker)
+/* Opens the checkpoint (which the caller closes) and walks over everything, so that all is checked
+ * before memory is taken. */
+static cmi_status open_plan(cmi_weights_plan *plan, cmi_checkpoint *checkpoint, const char *dir)
 {
-    (void)worker;
-    const cmi_weights_plan *plan = arg;
-    uint64_t begin = (uint64_t)task * COLLAPSE_TASK_BYTES;
-    cmi_host_memory_collapse(plan->block + begin,
-                             CMI_MIN(plan->n_bytes - begin, (uint64_t)COLLAPSE_TASK_BYTES));
-}
-
-/* Decode walks through all weights in every step: in small pages it spends a seventh of its time on
- * address translation (docs/PERF.md). Returns the bytes in huge pages at the end. */
-static uint64_t move_into_huge_pages(cmi_weights_plan *plan, cmi_team *team)
-{
-    uint64_t huge_bytes = cmi_host_memory_huge_bytes(plan->block, plan->n_bytes);
-    if (huge_bytes >= plan->n_bytes - plan->n_bytes / 16) {
-        return huge_bytes;
+    *checkpoint = (cmi_checkpoint){0};
+    cmi_status st = cmi_checkpoint_open(checkpoint, dir, plan->err);
+    if (st != CMI_OK) {
+        return st;
     }
-    cmi_team_run(team, collapse_task, plan,
-                 (uint32_t)CMI_DIV_UP(plan->n_bytes, (uint64_t)COLLAPSE_TASK_BYTES));
-    return cmi_host_memory_huge_bytes(plan->block, plan->n_bytes);
+    plan->checkpoint = checkpoint;
+    plan->with_mtp =
+        plan->with_mtp && cmi_weights_has_layer(checkpoint, plan->config->num_hidden_layers);
+    st = cmi_weights_check_names(checkpoint, plan->config, plan->err);
+    if (st == CMI_OK) {
+        cmi_weights_plan_walk(plan);
+        st = plan->status;
+    }
+    return st;
 }
 
-/* ---- loading ---- */
+uint64_t cmi_weights_taken_bytes(const cmi_model_config *config, const char *dir,
+                                 const cmi_weights_options *opt)
+{
+    uint64_t taken = 0;
+    cmi_weights_plan plan = make_plan(config, opt, NULL);
+    cmi_checkpoint checkpoint;
+    if (opt->share_dir != NULL) {
+        if (open_plan(&plan, &checkpoint, dir) == CMI_OK) {
+            taken = cmi_weights_block_taken_bytes(&plan, opt);
+        }
+        cmi_checkpoint_close(&checkpoint);
+    }
+    return taken;
+}
+
+/* What those who wait for a shared block see, and what the caller asked for. */
+typedef struct progress_relay {
+    cmi_shared_block *shared; /* NULL: none */
+    const cmi_weights_options *opt;
+} progress_relay;
+
+static void relay_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
+{
+    const progress_relay *relay = arg;
+    if (relay->shared != NULL) {
+        cmi_shared_block_progress(relay->shared, done_bytes, total_bytes);
+    }
+    if (relay->opt->progress != NULL) {
+        relay->opt->progress(relay->opt->progress_arg, done_bytes, total_bytes);
+    }
+}
+
+static void fill_block(cmi_weights_plan *plan, const cmi_weights_options *opt)
+{
+    progress_relay relay = {plan->shared, opt};
+    cmi_weights_options copy_opt = *opt;
+    copy_opt.progress = relay_progress;
+    copy_opt.progress_arg = &relay;
+    cmi_weights_copy_run(plan->copies, plan->n_copies, &copy_opt);
+}
 
 static cmi_status load(cmi_weights **weights_out, cmi_weights_plan *plan,
                        const cmi_weights_options *opt)
 {
-    cmi_weights_plan_walk(plan); /* checks everything before memory is taken */
-    if (plan->status != CMI_OK) {
-        return plan->status;
-    }
-    void *block;
-    cmi_status st = cmi_host_memory_map(&block, plan->n_bytes, "weights", plan->err);
+    cmi_status st = cmi_weights_block_open(plan, opt);
     if (st != CMI_OK) {
         return st;
     }
-    plan->block = block;
+    plan->structs = cmi_alloc(1, plan->struct_bytes);
     plan->copies = cmi_alloc(plan->n_copies, sizeof *plan->copies);
     cmi_weights *weights = cmi_weights_plan_walk(plan);
-    cmi_weights_copy_run(plan->copies, plan->n_copies, opt);
+    if (cmi_weights_block_is_empty(plan)) {
+        fill_block(plan, opt);
+    }
     cmi_free(plan->copies);
-    weights->huge_bytes = move_into_huge_pages(plan, opt->team);
+    st = cmi_weights_block_finish(plan, opt->team, &weights->huge_bytes);
+    if (st != CMI_OK) {
+        cmi_weights_destroy(weights);
+        return st;
+    }
     *weights_out = weights;
     return CMI_OK;
 }
@@ -81,15 +112,9 @@ cmi_status cmi_weights_load(cmi_weights **weights_out, const cmi_model_config *c
         return cmi_error_set(err, CMI_ERR_INVALID, "compute type %s is not supported",
                              cmi_dtype_name(opt->dtype));
     }
-    cmi_checkpoint checkpoint;
-    cmi_status st = cmi_checkpoint_open(&checkpoint, dir, err);
-    if (st != CMI_OK) {
-        return st;
-    }
     cmi_weights_plan plan = make_plan(config, opt, err);
-    plan.checkpoint = &checkpoint;
-    plan.with_mtp = plan.with_mtp && cmi_weights_has_layer(&checkpoint, config->num_hidden_layers);
-    st = cmi_weights_check_names(&checkpoint, config, err);
+    cmi_checkpoint checkpoint;
+    cmi_status st = open_plan(&plan, &checkpoint, dir);
     if (st == CMI_OK) {
         st = load(weights_out, &plan, opt);
     }
@@ -100,6 +125,7 @@ cmi_status cmi_weights_load(cmi_weights **weights_out, const cmi_model_config *c
 void cmi_weights_destroy(cmi_weights *weights)
 {
     if (weights != NULL) {
-        cmi_host_memory_unmap(weights, weights->n_bytes);
+        cmi_weights_block_close(weights->block, weights->block_bytes, weights->shared);
+        cmi_free(weights);
     }
 }

@@ -1,9 +1,9 @@
 /* model/weights.h - a checkpoint's weights in the form that the forward pass reads.
  *
- * Loading copies every tensor once, converted to the compute type, into one large block that also
- * holds the structs below: rows are 64-byte aligned, source pages are released behind the copy, and
- * the checkpoint's files are closed afterwards. Peak memory is the block; the file pages that are
- * being read are page cache.
+ * Loading copies every tensor once, converted to the compute type, into one large block: rows are
+ * 64-byte aligned, source pages are released behind the copy, and the checkpoint's files are closed
+ * afterwards. Peak memory is the block; the file pages that are being read are page cache. The
+ * structs below lie apart from it, so that processes of one host can have one block together.
  *
  * After loading, everything is immutable and may be read by any thread. */
 #ifndef CMI_MODEL_WEIGHTS_H
@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "kernels/int8.h"
 #include "model/config.h"
+#include "os/shared_block.h"
 #include "os/team.h"
 
 /* A matrix [n_out][n_in] for y = x W^T. F32 and BF16: rows, stride elements apart; what lies
@@ -72,8 +73,11 @@ typedef struct cmi_weights {
     const float *norm;         /* [hidden_size] */
     cmi_layer_weights *layers; /* [num_hidden_layers] */
     cmi_mtp_weights *mtp;      /* NULL: left out, or the files have no MTP layer */
+    uint8_t *block;            /* all tensors */
+    uint64_t block_bytes;      /* of it */
+    cmi_shared_block *shared;  /* that has the block; NULL: it is this process's own */
     uint64_t n_bytes;          /* memory that all of it takes, this struct included */
-    uint64_t huge_bytes;       /* of it, in huge pages when loading ended */
+    uint64_t huge_bytes;       /* of the block, in huge pages when loading ended */
 } cmi_weights;
 
 /* Called from the loading thread with bytes read so far and in all. */
@@ -94,6 +98,7 @@ typedef struct cmi_weights_options {
     bool int8_head;
     bool with_mtp;             /* false leaves the MTP layer out */
     cmi_team *team;            /* converts in parallel; the caller owns it */
+    const char *share_dir;     /* share the block there (os/shared_block.h); NULL: own memory */
     cmi_progress_fn *progress; /* NULL: none */
     void *progress_arg;
 } cmi_weights_options;
@@ -102,13 +107,19 @@ typedef struct cmi_weights_options {
  * except that an MTP layer which the config names and the files do not hold is counted. */
 uint64_t cmi_weights_estimate_bytes(const cmi_model_config *config, const cmi_weights_options *opt);
 
+/* How many of them this host has already given to the shared block of dir, so that loading will not
+ * take them again. 0 also where nothing is shared or where dir cannot be read. */
+uint64_t cmi_weights_taken_bytes(const cmi_model_config *config, const char *dir,
+                                 const cmi_weights_options *opt);
+
 /* Loads dir/model.safetensors or the shards of dir/model.safetensors.index.json.
  * Every tensor that the config asks for must be there with its exact shape (CMI_ERR_BAD_DATA names
  * file and tensor); tensors that nothing asks for are ignored, except that more layers or experts
  * than config.json says contradict it and are refused. F32, F16, BF16, F8_E4M3 with
  * weight_scale_inv, and I8 with a weight_scale for each output are read. From FP8 and I8, F32 is
  * the float32 product code * scale, and BF16 that product rounded; I8 to I8 keeps codes and scales.
- * CMI_ERR_NO_MEMORY: does not fit. *weights_out is untouched on error. */
+ * CMI_ERR_NO_MEMORY: does not fit. Where share_dir is set, the errors of cmi_shared_block_open
+ * too. *weights_out is untouched on error. */
 CMI_NODISCARD cmi_status cmi_weights_load(cmi_weights **weights_out, const cmi_model_config *config,
                                           const char *dir, const cmi_weights_options *opt,
                                           cmi_error *err);

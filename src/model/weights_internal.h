@@ -1,10 +1,14 @@
-/* model/weights_internal.h - how loading is cut in two: weights_plan.c says which tensor goes
- * where, weights_copy.c converts. */
+/* model/weights_internal.h - how loading is cut: weights_plan.c says which tensor goes where,
+ * weights_copy.c converts, weights_block.c has the memory. */
 #ifndef CMI_MODEL_WEIGHTS_INTERNAL_H
 #define CMI_MODEL_WEIGHTS_INTERNAL_H
 
 #include "model/checkpoint.h"
 #include "model/weights.h"
+
+/* The version of what lies in the block. Processes share a block only if they agree about it, so
+ * count it up whenever the same checkpoint gives other bytes; weights_share_test.c notices. */
+enum { CMI_WEIGHTS_LAYOUT = 1 };
 
 /* Where the rows of a tensor go. */
 typedef enum cmi_weights_placing {
@@ -39,8 +43,12 @@ typedef struct cmi_weights_plan {
     bool int8_head;
     bool with_mtp;
     const cmi_checkpoint *checkpoint; /* NULL: sizes only */
-    uint8_t *block;                   /* NULL: nothing is placed */
-    uint64_t n_bytes;                 /* of the block so far */
+    uint8_t *block;                   /* of the tensors; NULL: nothing is placed */
+    uint64_t block_bytes;             /* of it so far */
+    cmi_shared_block *shared;         /* that has the block; NULL: it is private memory */
+    uint8_t *structs;                 /* of cmi_weights and what it points to but for tensors */
+    uint64_t struct_bytes;            /* of them so far */
+    uint64_t digest;                  /* of all that goes into the block, and how */
     cmi_weights_copy *copies;         /* [n_copies] once block is set */
     size_t n_copies;
     cmi_error *err;
@@ -48,9 +56,9 @@ typedef struct cmi_weights_plan {
 } cmi_weights_plan;
 
 /* Walks over everything that the config asks for, always in the same order. Without checkpoint it
- * counts n_bytes; with one it also looks up every tensor and checks it, and counts n_copies; with a
- * block of n_bytes too, it fills the block's structs and copies. Returns the weights at the head of
- * the block, NULL without block or on error (status). */
+ * counts the bytes; with one it also looks up every tensor and checks it, and counts n_copies; with
+ * a block and structs of that many bytes too, it fills the structs and copies. Returns the weights
+ * at the head of the structs, NULL without block or on error (status). */
 cmi_weights *cmi_weights_plan_walk(cmi_weights_plan *plan);
 
 /* Refuses a checkpoint with more layers or experts than the config says. */
@@ -63,5 +71,25 @@ bool cmi_weights_has_layer(const cmi_checkpoint *checkpoint, uint32_t layer_idx)
 /* Does all copies, ordered by their place in the files (which orders the array). */
 void cmi_weights_copy_run(cmi_weights_copy *copies, size_t n_copies,
                           const cmi_weights_options *opt);
+
+/* weights_block.c */
+
+/* Takes private or shared memory of plan->block_bytes and sets plan->block and plan->shared. */
+CMI_NODISCARD cmi_status cmi_weights_block_open(cmi_weights_plan *plan,
+                                                const cmi_weights_options *opt);
+
+uint64_t cmi_weights_block_taken_bytes(const cmi_weights_plan *plan,
+                                       const cmi_weights_options *opt);
+
+/* The bytes have to be written: nobody has done it. */
+bool cmi_weights_block_is_empty(const cmi_weights_plan *plan);
+
+/* After writing, or instead of it: brings the block into huge pages, says how much of it, and lets
+ * others see it if it is shared. */
+CMI_NODISCARD cmi_status cmi_weights_block_finish(cmi_weights_plan *plan, cmi_team *team,
+                                                  uint64_t *huge_bytes_out);
+
+/* Of plan or of weights that were made from it. */
+void cmi_weights_block_close(uint8_t *block, uint64_t block_bytes, cmi_shared_block *shared);
 
 #endif

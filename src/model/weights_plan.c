@@ -1,4 +1,5 @@
-/* model/weights_plan.c - which tensor goes where in the block; see weights_internal.h.
+/* model/weights_plan.c - which tensor goes where in the block; see weights_internal.h. A change of
+ * the bytes that come out must count CMI_WEIGHTS_LAYOUT up.
  *
  * One walk serves three purposes: sizes, checks, and placing. That the estimate equals what loading
  * takes is then no matter of care. While nothing is placed, take() returns NULL and the structs
@@ -9,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/strmap.h"
 
 enum { NAME_BYTES = 128 };
 
@@ -30,12 +33,27 @@ static void fail(cmi_weights_plan *p, cmi_status st, const cmi_checkpoint_tensor
         cmi_error_set(p->err, st, "%s: tensor %s: %s", t->file->path, t->tensor->name, line);
 }
 
+static void note(cmi_weights_plan *p, const void *bytes, size_t n_bytes)
+{
+    uint64_t both[2] = {p->digest, cmi_hash_bytes(bytes, n_bytes)};
+    p->digest = cmi_hash_bytes(both, sizeof both);
+}
+
 /* The next n_bytes of the block, aligned; NULL while nothing is placed. */
 static void *take(cmi_weights_plan *p, uint64_t n_bytes)
 {
-    uint64_t at = p->n_bytes;
-    p->n_bytes += CMI_ROUND_UP(n_bytes, CMI_CACHE_LINE);
+    uint64_t at = p->block_bytes;
+    p->block_bytes += CMI_ROUND_UP(n_bytes, CMI_CACHE_LINE);
+    note(p, &n_bytes, sizeof n_bytes);
     return p->block == NULL ? NULL : p->block + at;
+}
+
+/* The same of the structs, which hold pointers and stay with their process. */
+static void *take_struct(cmi_weights_plan *p, uint64_t n_bytes)
+{
+    uint64_t at = p->struct_bytes;
+    p->struct_bytes += CMI_ROUND_UP(n_bytes, CMI_CACHE_LINE);
+    return p->structs == NULL ? NULL : p->structs + at;
 }
 
 static size_t row_stride(cmi_dtype dtype, uint32_t n_cols)
@@ -157,6 +175,17 @@ typedef struct tensor_rows {
     uint32_t first, n; /* n 0: all rows */
 } tensor_rows;
 
+/* What a copy does to the block, but for the addresses. */
+static void note_copy(cmi_weights_plan *p, const cmi_weights_copy *c)
+{
+    const uint64_t what[] = {c->scale_dtype, c->scale_cols, c->block_rows, c->block_cols,
+                             c->source_row,  c->n_rows,     c->n_cols,     c->placing,
+                             c->dest_stride, c->dest_dtype, c->dest_row,   c->first_block,
+                             c->block_step,  p->block_bytes};
+    note(p, what, sizeof what);
+    note(p, c->source->tensor->name, strlen(c->source->tensor->name));
+}
+
 /* Looks the tensor up, checks it and notes the copy. */
 static void add_copy(cmi_weights_plan *p, const tensor_rows *from, cmi_weights_copy copy)
 {
@@ -182,6 +211,7 @@ static void add_copy(cmi_weights_plan *p, const tensor_rows *from, cmi_weights_c
         fail(p, CMI_ERR_UNSUPPORTED, copy.source, "dtype %s is not supported here",
              tensor->dtype_label);
     }
+    note_copy(p, &copy);
     if (p->status == CMI_OK) {
         if (p->copies != NULL) {
             p->copies[p->n_copies] = copy;
@@ -227,6 +257,7 @@ static void fill_rows(cmi_weights_plan *p, const cmi_linear *m, uint32_t first_r
 {
     cmi_weights_copy copy = {
         .dest = (void *)(uintptr_t)m->w, .dest_stride = m->stride, .dest_dtype = m->dtype};
+    note(p, &first_row, sizeof first_row);
     if (m->dtype == CMI_DTYPE_I8) {
         copy.placing = CMI_PLACE_I8_BLOCKS;
         copy.dest_row = first_row;
@@ -364,7 +395,7 @@ static void place_moe(cmi_weights_plan *p, cmi_layer_weights *layer, const char 
         layer->gate_bias =
             place_vector(p, mlp, "gate.e_score_correction_bias", c->n_routed_experts);
     }
-    cmi_ffn *experts = take(p, (uint64_t)c->n_routed_experts * sizeof *experts);
+    cmi_ffn *experts = take_struct(p, (uint64_t)c->n_routed_experts * sizeof *experts);
     layer->experts = experts;
     for (uint32_t i = 0; i < c->n_routed_experts && p->status == CMI_OK; i++) {
         snprintf(prefix, sizeof prefix, "%sexperts.%u.", mlp, i);
@@ -417,11 +448,13 @@ static cmi_mtp_weights place_mtp(cmi_weights_plan *p)
 cmi_weights *cmi_weights_plan_walk(cmi_weights_plan *p)
 {
     const cmi_model_config *c = p->config;
-    p->n_bytes = 0;
+    p->block_bytes = 0;
+    p->struct_bytes = 0;
     p->n_copies = 0;
-    cmi_weights *head = take(p, sizeof *head);
-    cmi_layer_weights *layers = take(p, c->num_hidden_layers * sizeof *layers);
-    cmi_mtp_weights *mtp = p->with_mtp ? take(p, sizeof *mtp) : NULL;
+    p->digest = 0;
+    cmi_weights *head = take_struct(p, sizeof *head);
+    cmi_layer_weights *layers = take_struct(p, c->num_hidden_layers * sizeof *layers);
+    cmi_mtp_weights *mtp = p->with_mtp ? take_struct(p, sizeof *mtp) : NULL;
     cmi_weights w = {.dtype = p->dtype, .layers = layers, .mtp = mtp};
     w.embed = place_linear(p, attention_dtype(p), "model.embed_tokens.weight", "", c->vocab_size,
                            c->hidden_size);
@@ -442,7 +475,10 @@ cmi_weights *cmi_weights_plan_walk(cmi_weights_plan *p)
                     ? w.embed
                     : place_linear(p, p->int8_head ? p->dtype : attention_dtype(p),
                                    "lm_head.weight", "", c->vocab_size, c->hidden_size);
-    w.n_bytes = p->n_bytes;
+    w.block = p->block;
+    w.shared = p->shared;
+    w.block_bytes = p->block_bytes;
+    w.n_bytes = p->block_bytes + p->struct_bytes;
     if (head != NULL && p->status == CMI_OK) {
         *head = w;
         return head;

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static cmi_status open_regular(int *fd_out, uint64_t *n_bytes_out, const char *path, cmi_error *err)
+static cmi_status open_regular(int *fd_out, cmi_file_id *id_out, const char *path, cmi_error *err)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
@@ -20,7 +20,11 @@ static cmi_status open_regular(int *fd_out, uint64_t *n_bytes_out, const char *p
         return cmi_error_set(err, CMI_ERR_IO, "%s: not a regular file", path);
     }
     *fd_out = fd;
-    *n_bytes_out = (uint64_t)info.st_size;
+    *id_out = (cmi_file_id){.device = info.st_dev,
+                            .inode = info.st_ino,
+                            .n_bytes = (uint64_t)info.st_size,
+                            .modified_s = (uint64_t)info.st_mtim.tv_sec,
+                            .modified_ns = (uint64_t)info.st_mtim.tv_nsec};
     return CMI_OK;
 }
 
@@ -45,13 +49,13 @@ static cmi_status read_all(cmi_buf *out, int fd, const char *path, cmi_error *er
 cmi_status cmi_file_read(cmi_buf *out, const char *path, size_t max_bytes, cmi_error *err)
 {
     cmi_buf_init(out, max_bytes);
-    int fd;
-    uint64_t n_bytes;
-    cmi_status st = open_regular(&fd, &n_bytes, path, err);
+    int fd = -1;
+    cmi_file_id id = {0};
+    cmi_status st = open_regular(&fd, &id, path, err);
     if (st != CMI_OK) {
         return st;
     }
-    if (n_bytes > max_bytes) {
+    if (id.n_bytes > max_bytes) {
         st = cmi_error_set(err, CMI_ERR_TOO_LARGE, "%s: larger than the limit of %zu bytes", path,
                            max_bytes);
     } else {
@@ -63,22 +67,22 @@ cmi_status cmi_file_read(cmi_buf *out, const char *path, size_t max_bytes, cmi_e
 
 cmi_status cmi_file_map_open(cmi_file_map *map_out, const char *path, cmi_error *err)
 {
-    int fd;
-    uint64_t n_bytes;
-    cmi_status st = open_regular(&fd, &n_bytes, path, err);
+    int fd = -1;
+    cmi_file_id id = {0};
+    cmi_status st = open_regular(&fd, &id, path, err);
     if (st != CMI_OK) {
         return st;
     }
     void *data = NULL;
-    if (n_bytes > 0) {
-        data = mmap(NULL, n_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (id.n_bytes > 0) {
+        data = mmap(NULL, id.n_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
     }
     close(fd);
     if (data == MAP_FAILED) {
         return cmi_error_set(err, CMI_ERR_IO, "%s: cannot map %llu bytes: %s", path,
-                             (unsigned long long)n_bytes, strerror(errno));
+                             (unsigned long long)id.n_bytes, strerror(errno));
     }
-    *map_out = (cmi_file_map){data, n_bytes};
+    *map_out = (cmi_file_map){data, id.n_bytes, id};
     return CMI_OK;
 }
 

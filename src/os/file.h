@@ -13,11 +13,20 @@
 CMI_NODISCARD cmi_status cmi_file_read(cmi_buf *out, const char *path, size_t max_bytes,
                                        cmi_error *err);
 
+/* Tells a file's content from another's, short of reading it: two maps with the same bytes of this
+ * (there is no padding) are of one file that nobody has written in between. */
+typedef struct cmi_file_id {
+    uint64_t device, inode;
+    uint64_t n_bytes;
+    uint64_t modified_s, modified_ns;
+} cmi_file_id;
+
 /* A file mapped read-only. Pages come in on first touch; another process that truncates the file
  * while it is mapped kills readers with SIGBUS, as with every mapped file. */
 typedef struct cmi_file_map {
     const uint8_t *data; /* NULL for an empty file */
     size_t n_bytes;
+    cmi_file_id id;
 } cmi_file_map;
 
 CMI_NODISCARD cmi_status cmi_file_map_open(cmi_file_map *map_out, const char *path, cmi_error *err);

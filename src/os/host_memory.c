@@ -10,7 +10,9 @@
 enum {
     DEFAULT_HUGE_PAGE = 2 << 20,
     MAX_HUGE_PAGE = 1 << 30,
-    LINUX_MADV_COLLAPSE = 25, /* newer than the C library's headers may be */
+    /* newer than the C library's headers may be */
+    LINUX_MADV_POPULATE_READ = 22,
+    LINUX_MADV_COLLAPSE = 25,
 };
 
 /* The number behind name at the beginning of a line, UINT64_MAX when there is none ("max" in cgroup
@@ -113,6 +115,31 @@ void cmi_host_memory_unmap(void *block, size_t n_bytes)
     if (block != NULL) {
         munmap(block, CMI_MAX(n_bytes, (size_t)1));
     }
+}
+
+cmi_status cmi_host_memory_map_file(void **block_out, int fd, size_t n_bytes, size_t alignment,
+                                    bool writable, const char *what, cmi_error *err)
+{
+    void *place = map_aligned(n_bytes, CMI_MAX(alignment, cmi_host_memory_huge_page()));
+    void *block = MAP_FAILED;
+    if (place != NULL) {
+        block = mmap(place, n_bytes, writable ? PROT_READ | PROT_WRITE : PROT_READ,
+                     MAP_SHARED | MAP_FIXED, fd, 0);
+    }
+    if (block == MAP_FAILED) {
+        int cause = errno;
+        cmi_host_memory_unmap(place, n_bytes);
+        return cmi_error_set(err, CMI_ERR_NO_MEMORY, "cannot map %s (%zu bytes): %s", what, n_bytes,
+                             strerror(cause));
+    }
+    madvise(block, n_bytes, MADV_HUGEPAGE);
+    *block_out = block;
+    return CMI_OK;
+}
+
+void cmi_host_memory_populate(const void *block, size_t n_bytes)
+{
+    madvise((void *)(uintptr_t)block, n_bytes, LINUX_MADV_POPULATE_READ);
 }
 
 /* ---- huge pages ---- */

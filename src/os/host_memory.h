@@ -15,6 +15,17 @@ CMI_NODISCARD cmi_status cmi_host_memory_map(void **block_out, size_t n_bytes, c
                                              cmi_error *err);
 void cmi_host_memory_unmap(void *block, size_t n_bytes); /* NULL is fine */
 
+/* Maps the first n_bytes of a file, shared with others, at a multiple of alignment and of what huge
+ * pages need. alignment is a power of two and divides n_bytes; the pages of the file system have as
+ * many bytes. */
+CMI_NODISCARD cmi_status cmi_host_memory_map_file(void **block_out, int fd, size_t n_bytes,
+                                                  size_t alignment, bool writable, const char *what,
+                                                  cmi_error *err);
+
+/* Makes the pages of a mapped file known to this process now instead of on first touch. Best
+ * effort, needs Linux 5.14. Any thread. */
+void cmi_host_memory_populate(const void *block, size_t n_bytes);
+
 /* Bytes of a huge page of this host; a power of two. */
 size_t cmi_host_memory_huge_page(void);
 
