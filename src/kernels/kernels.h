@@ -10,7 +10,8 @@
  *    what the AVX-512 BF16 dot product does (products of BF16 values are exact in float32).
  *    Elements past the end count as zeros and are added like others. The lanes are then summed as
  *    a tree: l with l+8, then +4, +2, +1.
- *  - A sum over rows (attention values, experts) runs in row order, lanes over columns.
+ *  - A sum over rows (experts) runs in row order, lanes over columns. Sums of attention: see
+ *    kernels/attention.h.
  *  - exp is one polynomial (kernels/ref/math.h) with fused multiply-adds, the same on every ISA.
  *  - Subnormal numbers are zero everywhere; the caller's thread has that mode (base/float_env.h,
  *    also for what x86 and Arm do differently at its edge).
@@ -22,6 +23,7 @@
 #ifndef CMI_KERNELS_KERNELS_H
 #define CMI_KERNELS_KERNELS_H
 
+#include "kernels/attention.h"
 #include "kernels/int8.h"
 
 /* y[r][c] = sum over k of x[r][k] * w[c][k]   (Y = X W^T). Element types by the kernel's name:
@@ -56,26 +58,6 @@ typedef void cmi_axpy_fn(float a, const float *x, uint32_t n, float *y);
  * fma(a, sin, b * cos). */
 typedef void cmi_rope_fn(float *x, const float *cos, const float *sin, uint32_t n_pairs);
 
-/* One block of an online softmax (flash attention's recurrence, one query row).
- * In: scores s[0..n), running maximum *m (-INFINITY before the first block) and running sum *l.
- *   x[t] = s[t] * scale;  m' = max(*m, max of x);  alpha = exp(*m - m') (0 when *m is -INFINITY)
- *   p[t] = exp(x[t] - m');  *l = fma(*l, alpha, sum of p), the sum in 16 lanes and a tree.
- * Out: s holds p, *m = m', *l updated; returns alpha, the factor for what was accumulated so far.
- * n >= 1. All scores finite. */
-typedef float cmi_softmax_block_fn(float *s, uint32_t n, float scale, float *m, float *l);
-
-/* o[r][c] = fma chain over t = 0 .. n_t-1 of p[r][t] * v[t][c], starting from o[r][c] * alpha[r].
- * attn_values_f32: v float. attn_values_bf16: v cmi_bf16, widened; p stays float32. */
-typedef struct cmi_attn_values_args {
-    const float *p;     /* [n_rows][p_stride] */
-    const void *v;      /* [n_t][v_stride] */
-    const float *alpha; /* [n_rows] */
-    float *o;           /* [n_rows][o_stride], updated in place */
-    size_t p_stride, v_stride, o_stride;
-    uint32_t n_rows, n_t, n_cols;
-} cmi_attn_values_args;
-typedef void cmi_attn_values_fn(const cmi_attn_values_args *args);
-
 /* max over i of z[i], and sum over i of exp(z[i] - max) in 16 lanes and a tree. n >= 1, z finite or
  * -INFINITY (at least one finite). */
 typedef void cmi_max_sum_exp_fn(const float *z, uint32_t n, float *max_out, float *sum_out);
@@ -91,9 +73,19 @@ typedef void cmi_max_sum_exp_fn(const float *z, uint32_t n, float *max_out, floa
     X(widen_bf16, cmi_widen_bf16_fn)                                                               \
     X(axpy, cmi_axpy_fn)                                                                           \
     X(rope, cmi_rope_fn)                                                                           \
-    X(softmax_block, cmi_softmax_block_fn)                                                         \
+    X(attn_scores_f32, cmi_attn_scores_fn)                                                         \
+    X(attn_scores_bf16, cmi_attn_scores_fn)                                                        \
+    X(attn_latent_scores_f32, cmi_attn_latent_scores_fn)                                           \
+    X(attn_latent_scores_bf16, cmi_attn_latent_scores_fn)                                          \
+    X(attn_softmax_f32, cmi_attn_softmax_fn)                                                       \
+    X(attn_softmax_bf16, cmi_attn_softmax_fn)                                                      \
     X(attn_values_f32, cmi_attn_values_fn)                                                         \
     X(attn_values_bf16, cmi_attn_values_fn)                                                        \
+    X(attn_merge, cmi_attn_merge_fn)                                                               \
+    X(attn_pack_keys_f32, cmi_attn_pack_fn)                                                        \
+    X(attn_pack_keys_bf16, cmi_attn_pack_fn)                                                       \
+    X(attn_pack_values_f32, cmi_attn_pack_fn)                                                      \
+    X(attn_pack_values_bf16, cmi_attn_pack_fn)                                                     \
     X(max_sum_exp, cmi_max_sum_exp_fn)                                                             \
     X(quantize_i8, cmi_quantize_i8_fn)                                                             \
     X(rmsnorm_quantize_i8, cmi_rmsnorm_quantize_i8_fn)                                             \

@@ -36,37 +36,83 @@ static cmi_operand cut_operand(piece_cutter *p, size_t rows, size_t n, size_t va
     return op;
 }
 
+/* What every worker needs for the query rows that it has at hand. */
+static void cut_attention_workers(piece_cutter *p, cmi_attention_scratch *a,
+                                  const cmi_forward_options *opt, size_t value)
+{
+    const cmi_model_config *c = opt->config;
+    size_t rows = CMI_ATTENTION_ROWS;
+    uint32_t n_workers = cmi_team_size(opt->team);
+    a->expanded_cols = CMI_ROUND_UP(c->qk_nope_head_dim + c->v_head_dim, 16u) + 16;
+    a->workers = cut(p, n_workers, sizeof *a->workers);
+    for (uint32_t i = 0; i < n_workers; i++) {
+        cmi_attention_worker w;
+        w.scores = cut(p, rows * CMI_ATTN_BLOCK, sizeof(float));
+        w.p = cut(p, rows * CMI_ATTN_BLOCK, value);
+        w.alpha = cut(p, rows, sizeof(float));
+        w.beta = cut(p, rows, sizeof(float));
+        w.n_visible = cut(p, rows, sizeof(uint32_t));
+        w.q = cut(p, (size_t)CMI_PREFILL_ROWS * a->q_cols, value);
+        w.expanded = cut(p, (size_t)CMI_KV_PAGE_TOKENS * a->expanded_cols, sizeof(float));
+        if (a->workers != NULL) {
+            a->workers[i] = w;
+        }
+    }
+}
+
+static void cut_decode_attention(piece_cutter *p, cmi_attention_scratch *a,
+                                 const cmi_forward_options *opt, size_t value)
+{
+    size_t rank = opt->config->kv_lora_rank;
+    size_t query_rows = (size_t)opt->max_decode_rows * opt->config->num_attention_heads;
+    size_t part_rows;
+    a->n_parts_max = CMI_DECODE_PARTS * cmi_team_size(opt->team);
+    part_rows = (size_t)a->n_parts_max * CMI_ATTENTION_ROWS;
+    a->q_abs_op = cut(p, query_rows * a->abs_cols, value);
+    a->m = cut(p, query_rows, sizeof(float));
+    a->l = cut(p, query_rows, sizeof(float));
+    a->o_latent = cut(p, query_rows * rank, sizeof(float));
+    a->o_op = cut(p, query_rows * rank, value);
+    a->units = cut(p, query_rows, sizeof *a->units);
+    a->parts = cut(p, a->n_parts_max, sizeof *a->parts);
+    a->part_m = cut(p, part_rows, sizeof(float));
+    a->part_l = cut(p, part_rows, sizeof(float));
+    a->part_o = cut(p, part_rows * rank, sizeof(float));
+}
+
 static void cut_attention(piece_cutter *p, cmi_forward_scratch *s, const cmi_forward_options *opt,
                           size_t value)
 {
     const cmi_model_config *c = opt->config;
+    const cmi_kv_layout *layout = &opt->kv_layout;
+    cmi_attention_scratch *a = &s->attn;
     size_t rows = opt->max_rows;
     size_t decode = opt->max_decode_rows;
     size_t heads = c->num_attention_heads;
-    size_t nope = c->qk_nope_head_dim;
-    size_t rope = c->qk_rope_head_dim;
     size_t rank = c->kv_lora_rank;
-    size_t v = c->v_head_dim;
-    size_t workers = cmi_team_size(opt->team);
-    s->qkv_a = cut(p, rows * (c->q_lora_rank + rank + rope), sizeof(float));
+    uint32_t lane = layout->lane_values;
+    a->nope_cols = CMI_ROUND_UP(c->qk_nope_head_dim, lane);
+    a->q_cols = a->nope_cols + layout->rope_cols;
+    a->abs_cols = layout->latent_cols + layout->rope_cols;
+    a->key_bytes = cmi_key_tile_bytes(lane, a->q_cols);
+    a->value_bytes = cmi_value_tile_bytes(lane, c->v_head_dim);
+    s->qkv_a = cut(p, rows * (c->q_lora_rank + rank + c->qk_rope_head_dim), sizeof(float));
     s->q_a_op = cut_operand(p, rows, c->q_lora_rank, value);
-    s->o_proj_op = cut_operand(p, rows, heads * v, value);
-    s->q = cut(p, rows * heads * (nope + rope), sizeof(float));
-    s->q_op = cut(p, rows * heads * (nope + rope), value);
+    s->o_proj_op = cut_operand(p, rows, heads * c->v_head_dim, value);
+    s->q = cut(p, rows * heads * (c->qk_nope_head_dim + c->qk_rope_head_dim), sizeof(float));
     s->q_abs = cut(p, decode * heads * rank, sizeof(float));
-    s->q_abs_op = cut(p, decode * heads * (rank + rope), value);
-    s->kv_block = cut(p, CMI_KV_PAGE_TOKENS * heads * (nope + v), sizeof(float));
-    s->latent = cut(p, CMI_KV_PAGE_TOKENS * rank, sizeof(float));
-    s->latent_op = cut_operand(p, CMI_KV_PAGE_TOKENS, rank, value);
-    s->k_block_op = cut(p, CMI_KV_PAGE_TOKENS * heads * (nope + rope), value);
-    s->v_block_op = cut(p, CMI_KV_PAGE_TOKENS * heads * v, value);
-    s->o = cut(p, rows * heads * v, sizeof(float));
-    s->softmax_m = cut(p, rows * heads, sizeof(float));
-    s->softmax_l = cut(p, rows * heads, sizeof(float));
-    s->o_latent = cut(p, decode * heads * rank, sizeof(float));
-    s->o_op = cut(p, CMI_MAX(rows * heads * v, decode * heads * rank), value);
-    s->scores = cut(p, workers * CMI_ATTENTION_TILE * CMI_KV_PAGE_TOKENS, sizeof(float));
-    s->alpha = cut(p, workers * CMI_ATTENTION_TILE, sizeof(float));
+    s->latent = cut(p, CMI_EXPAND_TOKENS * rank, sizeof(float));
+    s->latent_op = cut_operand(p, CMI_EXPAND_TOKENS, rank, value);
+    s->o = cut(p, rows * heads * c->v_head_dim, sizeof(float));
+    a->kv_op = cut(p, rows * a->abs_cols, value);
+    a->q_op = cut(p, rows * heads * a->q_cols, value);
+    a->latent = cut(p, CMI_EXPAND_TOKENS * rank, value);
+    a->keys = cut(p, CMI_EXPAND_TILES, a->key_bytes);
+    a->values = cut(p, CMI_EXPAND_TILES, a->value_bytes);
+    a->head_m = cut(p, heads * rows, sizeof(float));
+    a->head_l = cut(p, heads * rows, sizeof(float));
+    cut_decode_attention(p, a, opt, value);
+    cut_attention_workers(p, a, opt, value);
 }
 
 static void cut_ffn(piece_cutter *p, cmi_forward_scratch *s, const cmi_forward_options *opt,
@@ -126,6 +172,20 @@ uint64_t cmi_forward_estimate_bytes(const cmi_forward_options *opt)
     return cut_scratch(&unused, opt, NULL) + rope_bytes;
 }
 
+static void choose_attention_kernels(cmi_forward *f)
+{
+    const cmi_kernels *k = f->opt.kernels;
+    if (f->dtype == CMI_DTYPE_BF16) {
+        f->attn = (cmi_attention_kernels){k->attn_scores_bf16,    k->attn_latent_scores_bf16,
+                                          k->attn_softmax_bf16,   k->attn_values_bf16,
+                                          k->attn_pack_keys_bf16, k->attn_pack_values_bf16};
+    } else {
+        f->attn = (cmi_attention_kernels){k->attn_scores_f32,    k->attn_latent_scores_f32,
+                                          k->attn_softmax_f32,   k->attn_values_f32,
+                                          k->attn_pack_keys_f32, k->attn_pack_values_f32};
+    }
+}
+
 cmi_status cmi_forward_create(cmi_forward **forward_out, const cmi_forward_options *opt,
                               cmi_error *err)
 {
@@ -134,6 +194,7 @@ cmi_status cmi_forward_create(cmi_forward **forward_out, const cmi_forward_optio
     f->dtype = opt->kv_layout.dtype;
     f->value_bytes = cmi_dtype_bytes(f->dtype);
     f->softmax_scale = cmi_rope_softmax_scale(opt->config);
+    choose_attention_kernels(f);
     f->scratch_bytes = cut_scratch(&f->s, opt, NULL);
     cmi_status st = cmi_host_memory_map(&f->scratch_block, f->scratch_bytes, "step scratch", err);
     if (st != CMI_OK) {

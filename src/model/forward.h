@@ -7,10 +7,10 @@
  * experts, combine.
  *
  * What a row becomes depends on its own sequence only: every reduction has one fixed order
- * (kernels/kernels.h), attention runs over pages of CMI_KV_PAGE_TOKENS positions in ascending
- * order, and nothing looks at the number of rows, of threads, or at chunk borders. A prefill row
- * goes through attention in expanded form (paper 8.1), a decode row in absorbed form (paper 3);
- * both read KV as stored, their own row included.
+ * (kernels/kernels.h), attention runs over blocks of CMI_ATTN_BLOCK positions in ascending order
+ * (kernels/attention.h), and nothing looks at the number of rows, of threads, or at chunk borders.
+ * A prefill row goes through attention in expanded form (paper 8.1), a decode row in absorbed form
+ * (paper 3); both read KV as stored, their own row included.
  *
  * Thread: the owner of the team. No allocation after init. */
 #ifndef CMI_MODEL_FORWARD_H

@@ -7,10 +7,7 @@
 #define CMI_MODEL_FORWARD_INTERNAL_H
 
 #include "model/forward.h"
-
-/* Rows of a prefill span, or heads of a decode row, that one attention task takes. Sizes scratch;
- * the bits do not depend on it. */
-enum { CMI_ATTENTION_TILE = 16 };
+#include "model/forward_attention.h"
 
 /* Rows of a product in progress of a float product that does not go straight to its place. */
 enum { CMI_FLOAT_TILE_ROWS = 64 };
@@ -33,19 +30,11 @@ typedef struct cmi_forward_scratch {
     float *qkv_a;          /* [rows][q_lora + kv_lora + rope] */
     cmi_operand q_a_op;    /* [rows][q_lora] */
     float *q;              /* [rows][heads * (nope + rope)] */
-    void *q_op;            /* [rows][heads * (nope + rope)] operand, roped: expanded form */
     float *q_abs;          /* [decode rows][heads * kv_lora] */
-    void *q_abs_op;        /* [decode rows][heads * (kv_lora + rope)] operand: absorbed form */
-    float *kv_block;       /* [64][heads * (nope + v)] one page expanded */
-    float *latent;         /* [64][kv_lora] stored rows, where kv_b_proj is INT8 */
+    float *latent;         /* [CMI_EXPAND_TOKENS][kv_lora] stored rows, where kv_b_proj is INT8 */
     cmi_operand latent_op; /* the same quantized */
-    void *k_block_op;      /* [heads][64][nope + rope] operand */
-    void *v_block_op;      /* [heads][64][v] operand */
+    cmi_attention_scratch attn;
     float *o;              /* [rows][heads * v] attention's accumulator and output */
-    float *softmax_m;      /* [rows][heads] running maximum */
-    float *softmax_l;      /* [rows][heads] running sum */
-    float *o_latent;       /* [decode rows][heads * kv_lora] */
-    void *o_op;            /* [rows][heads * v] or [decode rows][heads * kv_lora], operand */
     cmi_operand o_proj_op; /* [rows][heads * v] */
     float *tile;           /* [workers][tile_values] float products on their way */
     size_t tile_values;
@@ -62,8 +51,6 @@ typedef struct cmi_forward_scratch {
     void *expert_y;           /* [rows * k][hidden] in the forward's type, as on a wire */
     void *shared_y;           /* [rows][hidden] the same of the shared experts */
     struct cmi_group *groups; /* [experts + 1] */
-    float *scores;            /* [workers][TILE][64] */
-    float *alpha;             /* [workers][TILE] */
     uint32_t *row_span;       /* [rows] the span of a row */
 } cmi_forward_scratch;
 
@@ -71,8 +58,9 @@ struct cmi_forward {
     cmi_forward_options opt;
     cmi_rope rope;
     float softmax_scale;
-    cmi_dtype dtype;    /* F32 or BF16: attention's operands, and what experts send back */
-    size_t value_bytes; /* of it */
+    cmi_dtype dtype;            /* F32 or BF16: attention's operands, and what experts send back */
+    size_t value_bytes;         /* of it */
+    cmi_attention_kernels attn; /* for it */
     cmi_forward_scratch s;
     void *scratch_block;
     size_t scratch_bytes;
@@ -179,13 +167,16 @@ static inline uint32_t cmi_row_position(const cmi_forward *f, uint32_t row_idx)
     return span->position + (row_idx - span->row_idx);
 }
 
-/* KV of the current layer in a span's page: rows of operands, kv_layout.row_stride apart. */
+/* KV of the current layer in a span's page: see model/kv_layout.h. */
 static inline void *cmi_span_page(const cmi_forward *f, const cmi_batch_span *span,
                                   uint32_t page_idx)
 {
     return cmi_kv_page_layer(&f->opt.kv_layout, f->opt.kv_base, span->page_ids[page_idx],
                              f->layer_idx);
 }
+
+/* forward_attention.c: o[i] = o[i] / l + 0, so that no zero is negative. */
+void cmi_attention_divide(float *o, float l, uint32_t n);
 
 /* stages: forward_mla.c, forward_attention.c, forward_ffn.c */
 void cmi_stage_mla_prolog(cmi_forward *f);

@@ -12,6 +12,14 @@ static size_t qkv_a_stride(const cmi_model_config *c)
     return (size_t)c->q_lora_rank + c->kv_lora_rank + c->qk_rope_head_dim;
 }
 
+/* n values as operands, and zeros up to n_padded. */
+static void write_padded(const cmi_forward *f, const float *from, uint32_t n, void *to,
+                         uint32_t n_padded)
+{
+    cmi_forward_to_operand(f, from, n, to);
+    memset(cmi_operand_at(f, to, n), 0, (n_padded - n) * f->value_bytes);
+}
+
 static void norm_input(cmi_forward *f, uint32_t row)
 {
     cmi_forward_norm_x(f, row, f->layer->input_layernorm, false);
@@ -25,22 +33,41 @@ static void norm_q_a(cmi_forward *f, uint32_t row)
     cmi_forward_norm_operand(f, q_a, &norm, &f->s.q_a_op, row);
 }
 
-/* Norms the latent part, rotates the key part, and stores both in the row's slot. */
-static void store_kv(cmi_forward *f, uint32_t row)
+/* Norms the latent part and rotates the key part of a row, and writes both as they are stored. */
+static void prepare_kv(cmi_forward *f, uint32_t row)
 {
     const cmi_model_config *c = f->opt.config;
-    const cmi_batch_span *span = &f->batch->spans[f->s.row_span[row]];
-    uint32_t position = cmi_row_position(f, row);
-    uint32_t rotary = position - f->kv_begin;
+    const cmi_attention_scratch *a = &f->s.attn;
+    uint32_t rotary = cmi_row_position(f, row) - f->kv_begin;
     float *latent = f->s.qkv_a + row * qkv_a_stride(c) + c->q_lora_rank;
+    float *rope = latent + c->kv_lora_rank;
     f->opt.kernels->rmsnorm(latent, f->layer->kv_a_layernorm, (float)CMI_LATENT_NORM_EPS,
                             c->kv_lora_rank, latent);
-    f->opt.kernels->rope(latent + c->kv_lora_rank, cmi_rope_cos(&f->rope, rotary),
-                         cmi_rope_sin(&f->rope, rotary), f->rope.n_pairs);
-    size_t slot = position % CMI_KV_PAGE_TOKENS;
-    void *page = cmi_span_page(f, span, position / CMI_KV_PAGE_TOKENS);
-    cmi_forward_to_operand(f, latent, f->opt.kv_layout.row_values,
-                           cmi_operand_at(f, page, slot * f->opt.kv_layout.row_stride));
+    f->opt.kernels->rope(rope, cmi_rope_cos(&f->rope, rotary), cmi_rope_sin(&f->rope, rotary),
+                         f->rope.n_pairs);
+    void *to = cmi_operand_at(f, a->kv_op, row * (size_t)a->abs_cols);
+    write_padded(f, latent, c->kv_lora_rank, to, f->opt.kv_layout.latent_cols);
+    write_padded(f, rope, c->qk_rope_head_dim, cmi_operand_at(f, to, f->opt.kv_layout.latent_cols),
+                 f->opt.kv_layout.rope_cols);
+}
+
+/* Stores rows whose slots share lanes; the first of them does it for all. */
+static void store_kv(cmi_forward *f, uint32_t row)
+{
+    const cmi_batch_span *span = &f->batch->spans[f->s.row_span[row]];
+    uint32_t position = cmi_row_position(f, row);
+    uint32_t lane = f->opt.kv_layout.lane_values;
+    if (row > span->row_idx && position % lane != 0) {
+        return;
+    }
+    uint32_t n = CMI_MIN(span->row_idx + span->n_rows - row, lane - position % lane);
+    for (uint32_t i = 0; i < n; i++) {
+        prepare_kv(f, row + i);
+    }
+    uint32_t page = position / CMI_KV_PAGE_TOKENS;
+    cmi_kv_store(&f->opt.kv_layout, cmi_span_page(f, span, page), position % CMI_KV_PAGE_TOKENS,
+                 cmi_operand_at(f, f->s.attn.kv_op, row * (size_t)f->s.attn.abs_cols), n,
+                 page == 0 ? f->kv_begin : 0);
 }
 
 static void finish_qkv_a(cmi_forward *f, uint32_t row)
@@ -54,16 +81,20 @@ static void finish_qkv_a(cmi_forward *f, uint32_t row)
 static void rotate_q(cmi_forward *f, uint32_t row)
 {
     const cmi_model_config *c = f->opt.config;
-    uint32_t head_dim = c->qk_nope_head_dim + c->qk_rope_head_dim;
-    uint32_t width = c->num_attention_heads * head_dim;
+    const cmi_attention_scratch *a = &f->s.attn;
     uint32_t rotary = cmi_row_position(f, row) - f->kv_begin;
-    float *q = f->s.q + (size_t)row * width;
+    float *nope = f->s.q + row * (size_t)f->layer->q_b_proj.n_out;
+    void *to = cmi_operand_at(f, a->q_op, row * (size_t)c->num_attention_heads * a->q_cols);
     for (uint32_t head = 0; head < c->num_attention_heads; head++) {
-        f->opt.kernels->rope(q + head * head_dim + c->qk_nope_head_dim,
-                             cmi_rope_cos(&f->rope, rotary), cmi_rope_sin(&f->rope, rotary),
+        float *rope = nope + c->qk_nope_head_dim;
+        f->opt.kernels->rope(rope, cmi_rope_cos(&f->rope, rotary), cmi_rope_sin(&f->rope, rotary),
                              f->rope.n_pairs);
+        write_padded(f, nope, c->qk_nope_head_dim, to, a->nope_cols);
+        write_padded(f, rope, c->qk_rope_head_dim, cmi_operand_at(f, to, a->nope_cols),
+                     a->q_cols - a->nope_cols);
+        nope = rope + c->qk_rope_head_dim;
+        to = cmi_operand_at(f, to, a->q_cols);
     }
-    cmi_forward_to_operand(f, q, width, cmi_operand_at(f, f->s.q_op, (size_t)row * width));
 }
 
 /* One head of all decode rows: q_abs = W_UK^T q_nope, beside it the rotated part as it is. */
@@ -73,11 +104,10 @@ static void absorb_head(void *arg, uint32_t head, uint32_t worker)
     cmi_forward *f = arg;
     const cmi_model_config *c = f->opt.config;
     const cmi_linear *w_uk_t = &f->layer->w_uk_t;
-    uint32_t rank = c->kv_lora_rank;
-    size_t head_dim = c->qk_nope_head_dim + c->qk_rope_head_dim;
-    size_t q_stride = c->num_attention_heads * head_dim;
-    size_t abs_dim = rank + c->qk_rope_head_dim;
-    const void *q = cmi_operand_at(f, f->s.q_op, head * head_dim);
+    const cmi_attention_scratch *a = &f->s.attn;
+    uint32_t rank = c->kv_lora_rank, latent_cols = f->opt.kv_layout.latent_cols;
+    size_t q_stride = c->num_attention_heads * (size_t)a->q_cols;
+    const void *q = cmi_operand_at(f, a->q_op, head * (size_t)a->q_cols);
     float *q_abs = f->s.q_abs + (size_t)head * rank;
     size_t q_abs_stride = (size_t)c->num_attention_heads * rank;
     cmi_gemm_args args = {.x = q,
@@ -91,12 +121,13 @@ static void absorb_head(void *arg, uint32_t head, uint32_t worker)
                           .n_k = c->qk_nope_head_dim};
     cmi_forward_gemm(f, f->dtype, &args);
     for (uint32_t row = 0; row < f->n_decode_rows; row++) {
-        size_t to = (row * (size_t)c->num_attention_heads + head) * abs_dim;
-        cmi_forward_to_operand(f, q_abs + row * q_abs_stride, rank,
-                               cmi_operand_at(f, f->s.q_abs_op, to));
-        memcpy(cmi_operand_at(f, f->s.q_abs_op, to + rank),
-               cmi_operand_at(f, q, row * q_stride + c->qk_nope_head_dim),
-               c->qk_rope_head_dim * f->value_bytes);
+        size_t at =
+            cmi_query_row(&f->batch->spans[f->s.row_span[row]], c->num_attention_heads, row, head);
+        void *to = cmi_operand_at(f, a->q_abs_op, at * a->abs_cols);
+        write_padded(f, q_abs + row * q_abs_stride, rank, to, latent_cols);
+        memcpy(cmi_operand_at(f, to, latent_cols),
+               cmi_operand_at(f, q, row * q_stride + a->nope_cols),
+               (a->abs_cols - latent_cols) * f->value_bytes);
     }
 }
 

@@ -239,67 +239,6 @@ void battery_rope(battery *b, cmi_rope_fn *fn)
     }
 }
 
-void battery_softmax_block(battery *b, cmi_softmax_block_fn *fn)
-{
-    for (size_t i = 0; i < 3 * CMI_LEN(sizes); i++) {
-        const uint32_t n = sizes[i / 3];
-        const bool first = i % 3 == 0, zeros = i % 3 == 2;
-        char label[64];
-        (void)snprintf(label, sizeof label, "n %u%s%s", n, first ? ", first block" : "",
-                       zeros ? ", all zero" : "");
-        float *s = draw_floats(b, n, 10);
-        for (size_t t = 0; zeros && t < n; t++) {
-            s[t] = battery_draw_bits(b) % 2 == 0 ? 0.0f : -0.0f;
-        }
-        /* m, l, alpha */
-        float state[3] = {first ? -INFINITY : battery_draw(b, 4), first ? 0.0f : 12.5f, 0.0f};
-        if (zeros) {
-            state[0] = -0.0f;
-        }
-        state[2] = fn(s, n, 0.11f, &state[0], &state[1]);
-        give(b, label, s, n * sizeof *s);
-        give(b, label, state, sizeof state);
-        guarded_release(&b->arrays);
-    }
-}
-
-static void attn_values_calls(battery *b, cmi_attn_values_fn *fn, bool bf16)
-{
-    static const uint32_t n_ts[] = {0, 1, 2, 15, 64, 65};
-    for (size_t i = 0; i < CMI_LEN(sizes); i++) {
-        cmi_attn_values_args args = {
-            .n_rows = 1 + (uint32_t)i,
-            .n_t = n_ts[i % CMI_LEN(n_ts)],
-            .n_cols = sizes[i],
-        };
-        char label[96];
-        (void)snprintf(label, sizeof label, "%u rows, %u positions, %u columns", args.n_rows,
-                       args.n_t, args.n_cols);
-        args.p_stride = args.n_t + i % 3 + 1;
-        args.v_stride = args.n_cols + i % 4;
-        args.o_stride = args.n_cols + i % 2;
-        args.p = draw_rows(b, args.n_rows, args.n_t, args.p_stride, 0);
-        args.v = bf16 ? (const void *)draw_bf16_rows(b, args.n_t, args.n_cols, args.v_stride, 30)
-                      : draw_rows(b, args.n_t, args.n_cols, args.v_stride, 30);
-        args.alpha = draw_floats(b, args.n_rows, 0);
-        args.o = draw_rows(b, args.n_rows, args.n_cols, args.o_stride, 30);
-        fn(&args);
-        size_t n_o = (args.n_rows - 1) * args.o_stride + args.n_cols;
-        give(b, label, args.o, n_o * sizeof *args.o);
-        guarded_release(&b->arrays);
-    }
-}
-
-void battery_attn_values_f32(battery *b, cmi_attn_values_fn *fn)
-{
-    attn_values_calls(b, fn, false);
-}
-
-void battery_attn_values_bf16(battery *b, cmi_attn_values_fn *fn)
-{
-    attn_values_calls(b, fn, true);
-}
-
 void battery_max_sum_exp(battery *b, cmi_max_sum_exp_fn *fn)
 {
     for (size_t i = 0; i < 3 * CMI_LEN(sizes); i++) {

@@ -203,42 +203,6 @@ static double exp_roundings(double x)
     return fabs(x) + EXP_ROUNDINGS;
 }
 
-static void softmax_block_is_one_step_of_the_recurrence(void **state)
-{
-    (void)state;
-    battery draws = {.seed = SEED};
-    for (size_t s = 0; s < 2 * CMI_LEN(sizes); s++) {
-        const uint32_t n = sizes[s / 2];
-        const bool first = s % 2 == 0;
-        const float scale = 0.25f; /* exact products: the scores' own rounding is not in question */
-        fill(&draws, a, n, 6);
-        memcpy(y, a, n * sizeof *y);
-        float m = first ? -INFINITY : battery_draw(&draws, 4), l = first ? 0.0f : 3.0f;
-        const float old_m = m, old_l = l;
-        float alpha = cmi_softmax_block_variants[0].fn(y, n, scale, &m, &l);
-
-        double want_m = first ? -INFINITY : seen(old_m);
-        for (size_t t = 0; t < n; t++) {
-            want_m = fmax(want_m, seen(a[t]) * (double)scale);
-        }
-        expect_near("softmax_block, maximum", n, 0, m, want_m, FLUSH);
-        double sum = 0, sum_bound = 0;
-        for (size_t t = 0; t < n; t++) {
-            double x = seen(a[t]) * (double)scale - want_m;
-            double bound = exp_roundings(x) * U * exp(x) + FLUSH;
-            expect_near("softmax_block, p", n, t, y[t], exp(x), bound);
-            sum += exp(x);
-            sum_bound += bound + sum_roundings(n) * U * exp(x);
-        }
-        double old_x = first ? -INFINITY : seen(old_m) - want_m;
-        double alpha_bound = first ? 0 : exp_roundings(old_x) * U * exp(old_x) + FLUSH;
-        expect_near("softmax_block, alpha", n, 0, alpha, exp(old_x), alpha_bound);
-        double want_l = (double)old_l * exp(old_x) + sum;
-        expect_near("softmax_block, sum", n, 0, l, want_l,
-                    (double)old_l * alpha_bound + sum_bound + U * want_l);
-    }
-}
-
 static void max_sum_exp_is_the_softmax_normalizer(void **state)
 {
     (void)state;
@@ -267,44 +231,6 @@ static void max_sum_exp_is_the_softmax_normalizer(void **state)
     }
 }
 
-/* One row of O against n positions of V with one column: the product with alpha, then a chain. */
-static void attn_values_is_the_weighted_sum(void **state)
-{
-    (void)state;
-    static cmi_bf16 v16[N_MAX];
-    battery draws = {.seed = SEED};
-    for (size_t s = 0; s < 2 * CMI_LEN(sizes); s++) {
-        const bool bf16 = s % 2 == 1;
-        const uint32_t n = sizes[s / 2];
-        fill(&draws, a, n, 0);
-        fill(&draws, b, n, 30);
-        const float alpha = battery_draw(&draws, 0), old = battery_draw(&draws, 30);
-        double want = seen(old) * seen(alpha), magnitude = fabs(want);
-        for (size_t t = 0; t < n; t++) {
-            if (bf16) {
-                v16[t] = cmi_bf16_from_f32(b[t]);
-                b[t] = cmi_bf16_to_f32(v16[t]);
-            }
-            want += seen(a[t]) * seen(b[t]);
-            magnitude += fabs(seen(a[t]) * seen(b[t]));
-        }
-        float o = old;
-        cmi_attn_values_args args = {
-            .p = a,
-            .v = bf16 ? (const void *)v16 : b,
-            .alpha = &alpha,
-            .o = &o,
-            .v_stride = 1,
-            .n_rows = 1,
-            .n_t = n,
-            .n_cols = 1,
-        };
-        (bf16 ? cmi_attn_values_bf16_variants[0].fn : cmi_attn_values_f32_variants[0].fn)(&args);
-        expect_near(bf16 ? "attn_values_bf16" : "attn_values_f32", n, 0, o, want,
-                    (n + 1) * U * magnitude + (n + 1) * FLUSH);
-    }
-}
-
 int main(void)
 {
     cmi_float_env_set();
@@ -315,9 +241,7 @@ int main(void)
         cmocka_unit_test(bf16_is_the_nearest_value_and_widens_exactly),
         cmocka_unit_test(axpy_adds_a_multiple),
         cmocka_unit_test(rope_rotates_each_pair),
-        cmocka_unit_test(softmax_block_is_one_step_of_the_recurrence),
         cmocka_unit_test(max_sum_exp_is_the_softmax_normalizer),
-        cmocka_unit_test(attn_values_is_the_weighted_sum),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

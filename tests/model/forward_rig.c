@@ -85,7 +85,8 @@ void rig_run(rig *r, const rig_plan *plan, float *hidden_out, float *mtp_out)
     size_t width = r->config.hidden_size;
     for (uint32_t at = 0; at < plan->n;) {
         bool is_prefill = at < plan->n_prompt;
-        uint32_t n = is_prefill ? CMI_MIN(plan->chunk, plan->n_prompt - at) : 1;
+        uint32_t n = is_prefill ? CMI_MIN(plan->chunk, plan->n_prompt - at)
+                                : CMI_MIN(CMI_MAX(plan->decode_rows, 1u), plan->n - at);
         rig_pass(r, 0, plan->tokens + at, n, at, is_prefill, NULL, hidden_out + at * width);
         /* The MTP layer's row of a position needs the hidden state before it, so position 0 has
          * none. */

@@ -6,7 +6,7 @@
 #include "model/forward.h"
 #include "tests/model/random_model.h"
 
-enum { RIG_MAX_SEQUENCES = 3, RIG_PAGES = 3 /* a sequence: RANDOM_MODEL_POSITIONS */ };
+enum { RIG_MAX_SEQUENCES = 3, RIG_PAGES = 13 /* a sequence: RANDOM_MODEL_POSITIONS */ };
 
 typedef struct rig_options {
     cmi_dtype dtype; /* of the linears; with I8 the KV is BF16 */
@@ -43,8 +43,9 @@ void rig_pass(rig *r, uint32_t sequence, const uint32_t *tokens, uint32_t n, uin
 typedef struct rig_plan {
     const uint32_t *tokens;
     uint32_t n;
-    uint32_t n_prompt; /* of them; the others are decoded one by one */
-    uint32_t chunk;    /* rows of a prefill pass */
+    uint32_t n_prompt;    /* of them; the others are decoded */
+    uint32_t chunk;       /* rows of a prefill pass */
+    uint32_t decode_rows; /* rows of a decode pass; 0: one */
 } rig_plan;
 
 /* hidden_out: [n][hidden_size]. mtp_out: the same of the MTP layer, row i from (hidden i-1, token

@@ -25,6 +25,9 @@ static const double MIN_MARGIN = 1e-5;
 /* The prompt is longer than a page, and generation passes the second page's border. */
 enum { N_TOKENS = 135, N_PROMPT = 90 };
 
+/* The same over the borders of attention's blocks (256) and of a group of expanded pages (512). */
+enum { N_LONG = 600, N_LONG_PROMPT = 550 };
+
 static const model_spec v3 = {
     .name = "v3: low-rank q, sigmoid, noaux_tc in groups, shared expert, MTP",
     .seed = 1,
@@ -264,11 +267,29 @@ static const model_spec odd = {
     .rope_theta = 10000,
 };
 
-static uint32_t tokens[N_TOKENS];
+static const model_spec narrow = {
+    .name = "one dense layer and an MTP layer, five heads",
+    .seed = 9,
+    .vocab_size = 61,
+    .hidden_size = 32,
+    .intermediate_size = 24,
+    .num_hidden_layers = 1,
+    .num_nextn_predict_layers = 1,
+    .num_attention_heads = 5,
+    .q_lora_rank = 12,
+    .kv_lora_rank = 21,
+    .qk_nope_head_dim = 7,
+    .qk_rope_head_dim = 4,
+    .v_head_dim = 18,
+    .rms_norm_eps = 1e-6,
+    .rope_theta = 10000,
+};
+
+static uint32_t tokens[N_LONG];
 
 static void choose_tokens(const model_spec *spec)
 {
-    for (uint32_t i = 0; i < N_TOKENS; i++) {
+    for (uint32_t i = 0; i < N_LONG; i++) {
         tokens[i] =
             (uint32_t)(cmi_philox_uniform(spec->seed, i, UINT64_MAX) * (float)spec->vocab_size);
     }
@@ -316,7 +337,7 @@ static void expect_logits(rig *r, const random_model *model, const oracle *want,
 static void expect_oracle(const random_model *model, const oracle *want, const rig_plan *plan)
 {
     rig r;
-    rig_options opt = {.isa = cmi_isa_best(cmi_cpu_flags()), .n_threads = 2, .max_rows = N_TOKENS};
+    rig_options opt = {.isa = cmi_isa_best(cmi_cpu_flags()), .n_threads = 2, .max_rows = N_LONG};
     uint32_t width = model->spec.hidden_size;
     rig_open(&r, model, &opt);
     float *hidden = cmi_alloc((size_t)plan->n * width, sizeof *hidden);
@@ -351,6 +372,24 @@ static void every_path_computes_the_model(void **state)
         fail_msg("%s: seed %llu has gates %g from another choice: take another seed", spec->name,
                  (unsigned long long)spec->seed, want.margin);
     }
+    for (size_t i = 0; i < CMI_LEN(plans); i++) {
+        expect_oracle(model, &want, &plans[i]);
+    }
+    oracle_free(&want);
+    random_model_destroy(model);
+}
+
+static void long_contexts_are_the_model_too(void **state)
+{
+    const model_spec *spec = *state;
+    const rig_plan plans[] = {
+        {tokens, N_LONG, N_LONG_PROMPT, N_LONG_PROMPT, .decode_rows = 3},
+        {tokens, N_LONG, N_LONG, 200},
+        {tokens, N_LONG, 0, 0, .decode_rows = 4},
+    };
+    choose_tokens(spec);
+    random_model *model = random_model_create(spec);
+    oracle want = oracle_run(model, tokens, N_LONG);
     for (size_t i = 0; i < CMI_LEN(plans); i++) {
         expect_oracle(model, &want, &plans[i]);
     }
@@ -399,6 +438,45 @@ static void bits_do_not_depend_on_chunk_threads_or_isa_in(const model_spec *spec
         }
         cmi_free(got);
     }
+    cmi_free(want);
+    random_model_destroy(model);
+}
+
+/* A prompt in other chunks, several rows of a sequence decoded at once as in verifying drafts, and
+ * blocks of a long context on other threads. */
+static void long_bits_do_not_depend_on_the_cut(void **state)
+{
+    const model_spec *spec = *state;
+    static const struct {
+        uint32_t chunk, decode_rows, n_threads;
+        cmi_dtype dtype;
+    } rows[] = {
+        {N_LONG_PROMPT, 1, 1, CMI_DTYPE_BF16}, {512, 4, 2, CMI_DTYPE_BF16},
+        {100, 2, 5, CMI_DTYPE_BF16},           {7, 3, 3, CMI_DTYPE_BF16},
+        {N_LONG_PROMPT, 1, 1, CMI_DTYPE_F32},  {129, 3, 4, CMI_DTYPE_F32},
+    };
+    choose_tokens(spec);
+    random_model *model = random_model_create(spec);
+    size_t size = (size_t)N_LONG * spec->hidden_size;
+    float *want = cmi_alloc(2 * size, sizeof *want), *got = cmi_alloc(2 * size, sizeof *got);
+    for (size_t i = 0; i < CMI_LEN(rows); i++) {
+        rig r;
+        rig_options opt = {.dtype = rows[i].dtype,
+                           .isa = cmi_isa_best(cmi_cpu_flags()),
+                           .n_threads = rows[i].n_threads,
+                           .max_rows = CMI_MAX(rows[i].chunk, 4u)};
+        rig_plan plan = {tokens, N_LONG, N_LONG_PROMPT, rows[i].chunk, rows[i].decode_rows};
+        bool is_first = i == 0 || rows[i].dtype != rows[i - 1].dtype;
+        float *states = is_first ? want : got;
+        rig_open(&r, model, &opt);
+        rig_run(&r, &plan, states, states + size);
+        rig_close(&r);
+        if (!is_first && memcmp(got, want, 2 * size * sizeof *got) != 0) {
+            fail_msg("%s: other bits with %s, chunk %u, %u decode rows, %u threads", spec->name,
+                     cmi_dtype_name(opt.dtype), rows[i].chunk, rows[i].decode_rows, opt.n_threads);
+        }
+    }
+    cmi_free(got);
     cmi_free(want);
     random_model_destroy(model);
 }
@@ -500,6 +578,10 @@ int main(void)
         ON(every_path_computes_the_model, one_group),
         ON(every_path_computes_the_model, prime),
         ON(every_path_computes_the_model, odd),
+        ON(long_contexts_are_the_model_too, narrow),
+        ON(long_contexts_are_the_model_too, dense),
+        ON(long_bits_do_not_depend_on_the_cut, narrow),
+        ON(long_bits_do_not_depend_on_the_cut, dense),
         ON(int8_stays_near_float32, v3),
         ON(int8_stays_near_float32, dense),
         ON(int8_stays_near_float32, prime),

@@ -25,7 +25,7 @@ typedef struct model_spec {
     double yarn_beta_fast, yarn_beta_slow, yarn_mscale, yarn_mscale_all_dim;
 } model_spec;
 
-enum { RANDOM_MODEL_MAX_TENSORS = 1024, RANDOM_MODEL_POSITIONS = 192 };
+enum { RANDOM_MODEL_MAX_TENSORS = 1024, RANDOM_MODEL_POSITIONS = 832 };
 
 typedef struct random_tensor {
     char name[96];

@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/bench/kernel_cases_attention.h"
+
 /* ---- calls ---- */
 
 static void call_gemm(const cmi_bench_call *call, uint32_t first_col, uint32_t n_cols,
@@ -91,42 +93,11 @@ CALL(rope)
     ((cmi_rope_fn *)call->fn)(FLOATS(0), FLOATS(1), FLOATS(2), N);
 }
 
-/* Every call starts from the same scores. */
-CALL(softmax_block)
-{
-    USE_WHOLE;
-    float m = 1.0f, l = 1.0f;
-    memcpy(call->operands[0], call->operands[1], N * sizeof(float));
-    (void)((cmi_softmax_block_fn *)call->fn)(FLOATS(0), N, 0.5f, &m, &l);
-}
-
 CALL(max_sum_exp)
 {
     USE_WHOLE;
     float max, sum;
     ((cmi_max_sum_exp_fn *)call->fn)(FLOATS(0), N, &max, &sum);
-}
-
-CALL(attn_values_f32)
-{
-    USE_WHOLE;
-    const cmi_bench_case *c = call->c;
-    const cmi_attn_values_args args = {.p = FLOATS(0),
-                                       .v = call->operands[1],
-                                       .alpha = FLOATS(0),
-                                       .o = FLOATS(2),
-                                       .p_stride = c->n,
-                                       .v_stride = c->n_cols,
-                                       .o_stride = c->n_cols,
-                                       .n_rows = c->n_rows,
-                                       .n_t = c->n,
-                                       .n_cols = c->n_cols};
-    ((cmi_attn_values_fn *)call->fn)(&args);
-}
-
-CALL(attn_values_bf16)
-{
-    call_attn_values_f32(call, first_col, n_cols);
 }
 
 CALL(quantize_i8)
@@ -168,6 +139,20 @@ CALL(combine_bf16)
 }
 
 /* ---- the list of kernels ---- */
+
+#define call_attn_scores_f32 cmi_bench_call_attn_scores
+#define call_attn_scores_bf16 cmi_bench_call_attn_scores
+#define call_attn_latent_scores_f32 cmi_bench_call_attn_latent_scores
+#define call_attn_latent_scores_bf16 cmi_bench_call_attn_latent_scores
+#define call_attn_softmax_f32 cmi_bench_call_attn_softmax
+#define call_attn_softmax_bf16 cmi_bench_call_attn_softmax
+#define call_attn_values_f32 cmi_bench_call_attn_values
+#define call_attn_values_bf16 cmi_bench_call_attn_values
+#define call_attn_merge cmi_bench_call_attn_merge
+#define call_attn_pack_keys_f32 cmi_bench_call_attn_pack
+#define call_attn_pack_keys_bf16 cmi_bench_call_attn_pack
+#define call_attn_pack_values_f32 cmi_bench_call_attn_pack
+#define call_attn_pack_values_bf16 cmi_bench_call_attn_pack
 
 size_t cmi_bench_kernels_list(cmi_bench_kernel kernels_out[CMI_BENCH_MAX_KERNELS])
 {
@@ -240,20 +225,6 @@ static cmi_bench_case vector_case(uint32_t n, double ops, double bytes)
     return c;
 }
 
-static cmi_bench_case attn_case(uint32_t n_rows, uint32_t n_t, uint32_t n_cols, size_t value_bytes)
-{
-    const double rows = n_rows, t = n_t, cols = n_cols;
-    cmi_bench_case c = {.n_rows = n_rows,
-                        .n_cols = n_cols,
-                        .n = n_t,
-                        .arithmetic = CMI_BENCH_F32,
-                        .ops = 2 * rows * t * cols,
-                        .bytes =
-                            t * cols * (double)value_bytes + rows * (t + cols) * sizeof(float)};
-    snprintf(c.shape, sizeof c.shape, "%ux%ux%u", n_rows, n_cols, n_t);
-    return c;
-}
-
 /* A token's experts, 8 of 7168 values as in DeepSeek-V3. */
 static cmi_bench_case combine_case(size_t value_bytes)
 {
@@ -272,11 +243,15 @@ typedef struct vector_cost {
 
 /* exp is 14 operations and a conversion; a division counts as one. */
 static const vector_cost vector_costs[] = {
-    {"rmsnorm", 7168, 4, 8},      {"swiglu", 2048, 18, 8},
-    {"round_bf16", 7168, 0, 4},   {"widen_bf16", 7168, 0, 4},
-    {"axpy", 7168, 2, 8},         {"rope", 32, 6, 16},
-    {"softmax_block", 64, 18, 4}, {"max_sum_exp", 129280, 17, 4},
-    {"quantize_i8", 7168, 2, 4},  {"rmsnorm_quantize_i8", 7168, 6, 8},
+    {"rmsnorm", 7168, 4, 8},
+    {"swiglu", 2048, 18, 8},
+    {"round_bf16", 7168, 0, 4},
+    {"widen_bf16", 7168, 0, 4},
+    {"axpy", 7168, 2, 8},
+    {"rope", 32, 6, 16},
+    {"max_sum_exp", 129280, 17, 4},
+    {"quantize_i8", 7168, 2, 4},
+    {"rmsnorm_quantize_i8", 7168, 6, 8},
 };
 
 size_t cmi_bench_kernel_cases(const char *kernel, const cmi_bench_shapes *shapes,
@@ -297,11 +272,8 @@ size_t cmi_bench_kernel_cases(const char *kernel, const cmi_bench_shapes *shapes
         cases_out[0] = combine_case(value_bytes);
         return 1;
     }
-    if (strncmp(kernel, "attn_values", 11) == 0) {
-        cases_out[0] = attn_case(1, 64, 128, value_bytes);
-        cases_out[1] = attn_case(16, 64, 128, value_bytes);
-        cases_out[2] = attn_case(128, 64, 512, value_bytes);
-        return 3;
+    if (strncmp(kernel, "attn", 4) == 0) {
+        return cmi_bench_attn_cases(kernel, cases_out);
     }
     return 0;
 }

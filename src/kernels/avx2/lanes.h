@@ -68,6 +68,14 @@ static inline float lanes_sum(__m256 lo, __m256 hi)
     return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
 }
 
+/* The greatest of 8 lanes; of zeros of both signs, one. */
+static inline float lanes_max(__m256 v)
+{
+    __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    __m128 m2 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
+    return _mm_cvtss_f32(_mm_max_ss(m2, _mm_movehdup_ps(m2)));
+}
+
 /* lanes[c] and lanes[c + 4], halved twice: four lanes of c's sum, then four of c + 4's. */
 static inline __m256 lanes_halve_8_4(const float lanes[][CMI_LANES], size_t c)
 {

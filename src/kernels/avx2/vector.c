@@ -1,32 +1,13 @@
 /* Kernels that treat every element alone: round_bf16, widen_bf16, axpy, rope. */
 #include "kernels/avx2/lanes.h"
-
-/* cmi_bf16_from_f32 on 8 floats; the results are in the upper halves of the elements. */
-static inline __m256i round_bf16(__m256i u)
-{
-    const __m256i exponent_bits = _mm256_set1_epi32(0x7F800000);
-    const __m256i magnitude_bits = _mm256_set1_epi32(0x7FFFFFFF);
-    __m256i is_even_last = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
-    __m256i rounded =
-        _mm256_add_epi32(u, _mm256_add_epi32(is_even_last, _mm256_set1_epi32(0x7FFF)));
-
-    __m256i magnitude = _mm256_and_si256(u, magnitude_bits);
-    __m256i nan = _mm256_cmpgt_epi32(magnitude, exponent_bits);
-    __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x00400000));
-    rounded = _mm256_blendv_epi8(rounded, quiet, nan);
-
-    __m256i zero = _mm256_cmpeq_epi32(_mm256_and_si256(u, exponent_bits), _mm256_setzero_si256());
-    return _mm256_andnot_si256(_mm256_and_si256(zero, magnitude_bits), rounded);
-}
+#include "kernels/avx2/round_bf16.h"
 
 void cmi_round_bf16_avx2(const float *x, uint32_t n, cmi_bf16 *y)
 {
     size_t i = 0;
     for (; i + CMI_LANES <= n; i += CMI_LANES) {
-        __m256i a = round_bf16(_mm256_loadu_si256((const __m256i *)(x + i)));
-        __m256i b = round_bf16(_mm256_loadu_si256((const __m256i *)(x + i + LANES_HALF)));
-        __m256i packed = _mm256_packus_epi32(_mm256_srli_epi32(a, 16), _mm256_srli_epi32(b, 16));
-        packed = _mm256_permute4x64_epi64(packed, 0xD8); /* pack works in each half */
+        __m256i packed = round_bf16_pack(_mm256_loadu_si256((const __m256i *)(x + i)),
+                                         _mm256_loadu_si256((const __m256i *)(x + i + LANES_HALF)));
         _mm256_storeu_si256((__m256i *)(y + i), packed);
     }
     for (; i < n; i++) {
