@@ -92,7 +92,9 @@ static cmi_status load(cmi_weights **weights_out, cmi_weights_plan *plan,
     plan->structs = cmi_alloc(1, plan->struct_bytes);
     plan->copies = cmi_alloc(plan->n_copies, sizeof *plan->copies);
     cmi_weights *weights = cmi_weights_plan_walk(plan);
-    if (cmi_weights_block_is_empty(plan)) {
+    if (plan->checkpoint == NULL) {
+        cmi_weights_fill_random(weights, plan, opt);
+    } else if (cmi_weights_block_is_empty(plan)) {
         fill_block(plan, opt);
     }
     cmi_free(plan->copies);
@@ -105,16 +107,40 @@ static cmi_status load(cmi_weights **weights_out, cmi_weights_plan *plan,
     return CMI_OK;
 }
 
+static cmi_status check_dtype(const cmi_weights_options *opt, cmi_error *err)
+{
+    if (opt->dtype == CMI_DTYPE_F32 || opt->dtype == CMI_DTYPE_BF16 || opt->dtype == CMI_DTYPE_I8) {
+        return CMI_OK;
+    }
+    return cmi_error_set(err, CMI_ERR_INVALID, "compute type %s is not supported",
+                         cmi_dtype_name(opt->dtype));
+}
+
+cmi_status cmi_weights_random(cmi_weights **weights_out, const cmi_model_config *config,
+                              uint64_t seed, const cmi_weights_options *opt, cmi_error *err)
+{
+    cmi_status st = check_dtype(opt, err);
+    if (st != CMI_OK) {
+        return st;
+    }
+    cmi_weights_plan plan = make_plan(config, opt, err);
+    cmi_weights_options own = *opt;
+    plan.random_seed = seed;
+    own.share_dir = NULL;
+    cmi_weights_plan_walk(&plan);
+    return plan.status == CMI_OK ? load(weights_out, &plan, &own) : plan.status;
+}
+
 cmi_status cmi_weights_load(cmi_weights **weights_out, const cmi_model_config *config,
                             const char *dir, const cmi_weights_options *opt, cmi_error *err)
 {
-    if (opt->dtype != CMI_DTYPE_F32 && opt->dtype != CMI_DTYPE_BF16 && opt->dtype != CMI_DTYPE_I8) {
-        return cmi_error_set(err, CMI_ERR_INVALID, "compute type %s is not supported",
-                             cmi_dtype_name(opt->dtype));
+    cmi_status st = check_dtype(opt, err);
+    if (st != CMI_OK) {
+        return st;
     }
     cmi_weights_plan plan = make_plan(config, opt, err);
     cmi_checkpoint checkpoint;
-    cmi_status st = open_plan(&plan, &checkpoint, dir);
+    st = open_plan(&plan, &checkpoint, dir);
     if (st == CMI_OK) {
         st = load(weights_out, &plan, opt);
     }

@@ -123,6 +123,14 @@ uint64_t cmi_weights_taken_bytes(const cmi_model_config *config, const char *dir
 CMI_NODISCARD cmi_status cmi_weights_load(cmi_weights **weights_out, const cmi_model_config *config,
                                           const char *dir, const cmi_weights_options *opt,
                                           cmi_error *err);
+
+/* The same memory filled with random weights: nothing is read, values depend on the seed and the
+ * options only, and a forward pass over them is numerically sane (weights_random.c). The MTP layer
+ * is there when opt and config name it; opt->share_dir is not used. CMI_ERR_NO_MEMORY. */
+CMI_NODISCARD cmi_status cmi_weights_random(cmi_weights **weights_out,
+                                            const cmi_model_config *config, uint64_t seed,
+                                            const cmi_weights_options *opt, cmi_error *err);
+
 void cmi_weights_destroy(cmi_weights *weights); /* NULL is fine */
 
 #endif

@@ -42,14 +42,15 @@ typedef struct cmi_weights_plan {
     cmi_dtype dtype;
     bool int8_head;
     bool with_mtp;
-    const cmi_checkpoint *checkpoint; /* NULL: sizes only */
-    uint8_t *block;                   /* of the tensors; NULL: nothing is placed */
-    uint64_t block_bytes;             /* of it so far */
-    cmi_shared_block *shared;         /* that has the block; NULL: it is private memory */
-    uint8_t *structs;                 /* of cmi_weights and what it points to but for tensors */
-    uint64_t struct_bytes;            /* of them so far */
-    uint64_t digest;                  /* of all that goes into the block, and how */
-    cmi_weights_copy *copies;         /* [n_copies] once block is set */
+    const cmi_checkpoint *checkpoint; /* NULL: sizes only, or random weights */
+    uint64_t random_seed;
+    uint8_t *block;           /* of the tensors; NULL: nothing is placed */
+    uint64_t block_bytes;     /* of it so far */
+    cmi_shared_block *shared; /* that has the block; NULL: it is private memory */
+    uint8_t *structs;         /* of cmi_weights and what it points to but for tensors */
+    uint64_t struct_bytes;    /* of them so far */
+    uint64_t digest;          /* of all that goes into the block, and how */
+    cmi_weights_copy *copies; /* [n_copies] once block is set */
     size_t n_copies;
     cmi_error *err;
     cmi_status status; /* the first error */
@@ -71,6 +72,10 @@ bool cmi_weights_has_layer(const cmi_checkpoint *checkpoint, uint32_t layer_idx)
 /* Does all copies, ordered by their place in the files (which orders the array). */
 void cmi_weights_copy_run(cmi_weights_copy *copies, size_t n_copies,
                           const cmi_weights_options *opt);
+
+/* weights_random.c: writes every tensor. */
+void cmi_weights_fill_random(cmi_weights *weights, const cmi_weights_plan *plan,
+                             const cmi_weights_options *opt);
 
 /* weights_block.c */
 
