@@ -34,7 +34,7 @@ static cmi_forward_options forward_options(cmi_instance *in, const cmi_kv_layout
                                  .kv_layout = *layout,
                                  .kv_base = in->kv_pool.base,
                                  .max_rows = in->max_num_batched_tokens,
-                                 .max_decode_rows = 1,
+                                 .max_decode_rows = in->max_num_seqs,
                                  .max_positions = in->max_model_len};
 }
 
@@ -68,6 +68,12 @@ static uint64_t new_weights_bytes(const cmi_instance *in, const cmi_instance_opt
     return n_bytes - CMI_MIN(taken, n_bytes);
 }
 
+static uint64_t n_pages(const cmi_instance *in, const cmi_instance_options *opt)
+{
+    uint64_t n_tokens = opt->n_kv_tokens > 0 ? opt->n_kv_tokens : in->max_model_len;
+    return CMI_DIV_UP(n_tokens, (uint64_t)CMI_KV_PAGE_TOKENS);
+}
+
 static memory_plan plan_memory(cmi_instance *in, const cmi_instance_options *opt,
                                const cmi_kv_layout *layout, uint64_t weights_bytes)
 {
@@ -75,7 +81,7 @@ static memory_plan plan_memory(cmi_instance *in, const cmi_instance_options *opt
     cmi_forward_options forward = forward_options(in, layout);
     return (memory_plan){
         .weights_bytes = weights_bytes,
-        .kv_bytes = (uint64_t)pages_for(in->max_model_len) * layout->page_bytes,
+        .kv_bytes = n_pages(in, opt) * layout->page_bytes,
         .scratch_bytes = cmi_forward_estimate_bytes(&forward) + logits_bytes(in) +
                          (weights.with_mtp ? mtp_hidden_bytes(in) : 0),
     };
@@ -146,9 +152,18 @@ static cmi_status choose_types(cmi_instance *in, const cmi_instance_options *opt
     return CMI_OK;
 }
 
+static cmi_status load_config(cmi_instance *in, const cmi_instance_options *opt, cmi_error *err)
+{
+    if (opt->random_config != NULL) {
+        in->config = *opt->random_config;
+        return CMI_OK;
+    }
+    return cmi_model_config_load(&in->config, &in->generation, opt->model_dir, err);
+}
+
 static cmi_status open_parts(cmi_instance *in, const cmi_instance_options *opt, cmi_error *err)
 {
-    cmi_status st = cmi_model_config_load(&in->config, &in->generation, opt->model_dir, err);
+    cmi_status st = load_config(in, opt, err);
     if (st != CMI_OK) {
         return st;
     }
@@ -167,11 +182,13 @@ static cmi_status open_parts(cmi_instance *in, const cmi_instance_options *opt, 
     if (st != CMI_OK) {
         return st;
     }
-    st = cmi_weights_load(&in->weights, &in->config, opt->model_dir, &weights, err);
+    st = opt->random_config != NULL
+             ? cmi_weights_random(&in->weights, &in->config, opt->random_seed, &weights, err)
+             : cmi_weights_load(&in->weights, &in->config, opt->model_dir, &weights, err);
     if (st != CMI_OK) {
         return st;
     }
-    st = cmi_kv_pool_init(&in->kv_pool, &layout, pages_for(in->max_model_len), err);
+    st = cmi_kv_pool_init(&in->kv_pool, &layout, (uint32_t)n_pages(in, opt), err);
     if (st != CMI_OK) {
         return st;
     }
@@ -194,6 +211,7 @@ cmi_status cmi_instance_open(cmi_instance **instance_out, const cmi_instance_opt
     in->max_num_batched_tokens = opt->max_num_batched_tokens > 0
                                      ? opt->max_num_batched_tokens
                                      : CMI_DEFAULT_MAX_NUM_BATCHED_TOKENS;
+    in->max_num_seqs = opt->max_num_seqs > 0 ? opt->max_num_seqs : 1;
     choose_kernels(in, opt->isa);
     cmi_status st = open_parts(in, opt, err);
     if (st != CMI_OK) {

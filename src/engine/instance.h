@@ -25,8 +25,14 @@ typedef struct cmi_instance_options {
     uint32_t max_num_batched_tokens; /* rows of a step, the chunk of a prefill; 0: the default */
     uint32_t
         max_model_len; /* tokens of a sequence; 0: the model's, or what fits in memory if less */
-    bool with_mtp;     /* load the MTP layer if there is one */
-    const char *share_dir;     /* share the weights there with other processes; NULL: own memory */
+    uint32_t max_num_seqs; /* that decode in one step; 0: 1 */
+    uint64_t n_kv_tokens;  /* of all sequences together; 0: max_model_len */
+    bool with_mtp;         /* load the MTP layer if there is one */
+    const char *share_dir; /* share the weights there with other processes; NULL: own memory */
+    /* Not NULL: random weights of this shape and seed instead of files; model_dir is then only what
+     * errors call it. */
+    const cmi_model_config *random_config;
+    uint64_t random_seed;
     cmi_progress_fn *progress; /* while loading; may be NULL */
     void *progress_arg;
 } cmi_instance_options;
@@ -41,6 +47,7 @@ typedef struct cmi_instance {
     cmi_dtype weights_dtype; /* of the linears: dtype or I8 */
     uint32_t max_model_len;
     uint32_t max_num_batched_tokens;
+    uint32_t max_num_seqs;
     cmi_kernels kernels;
     cmi_team *team;
     cmi_weights *weights;

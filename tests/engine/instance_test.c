@@ -2,6 +2,7 @@
  */
 #include "tests/test.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/alloc.h"
@@ -209,6 +210,65 @@ static void what_does_not_fit_is_refused_with_a_line(void **state)
     assert_null(instance);
 }
 
+static double cosine(const float *a, const float *b, size_t n)
+{
+    double ab = 0, aa = 0, bb = 0;
+    for (size_t i = 0; i < n; i++) {
+        ab += (double)a[i] * (double)b[i];
+        aa += (double)a[i] * (double)a[i];
+        bb += (double)b[i] * (double)b[i];
+    }
+    return ab / sqrt(aa * bb);
+}
+
+/* Prefill and decode of random weights are the same model, and its numbers stay in range. */
+static void random_weights_compute_like_loaded_ones(void **state)
+{
+    (void)state;
+    static const cmi_quantization quantizations[] = {CMI_QUANTIZATION_NONE,
+                                                     CMI_QUANTIZATION_W8A8_INT8};
+    char dir[512];
+    cmi_model_config config;
+    cmi_generation_config generation;
+    cmi_error err = {0};
+    snprintf(dir, sizeof dir, "%s/matrix-tiny", getenv("CMI_MODELS"));
+    assert_int_equal(cmi_model_config_load(&config, &generation, dir, &err), CMI_OK);
+    for (size_t i = 0; i < CMI_LEN(quantizations); i++) {
+        cmi_instance_options opt = {.model_dir = "random weights",
+                                    .dtype = CMI_DTYPE_BF16,
+                                    .quantization = quantizations[i],
+                                    .isa = cmi_isa_best(cmi_cpu_flags()),
+                                    .n_threads = 2,
+                                    .max_model_len = 64,
+                                    .max_num_seqs = 3,
+                                    .n_kv_tokens = 200,
+                                    .random_config = &config,
+                                    .random_seed = 11};
+        cmi_instance *in = NULL;
+        assert_int_equal(cmi_instance_open(&in, &opt, &err), CMI_OK);
+        assert_int_equal(in->kv_pool.n_pages, 4);
+        const size_t vocab = in->config.vocab_size;
+        float *prefilled = cmi_alloc(vocab, sizeof *prefilled);
+        cmi_sequence seq;
+        cmi_sequence_init(&seq, in);
+        assert_int_equal(cmi_instance_step(in, &seq, tokens, 40, true), CMI_OK);
+        memcpy(prefilled, cmi_instance_logits(in, 39, 1), vocab * sizeof *prefilled);
+        cmi_sequence_reset(&seq, in);
+        assert_int_equal(cmi_instance_step(in, &seq, tokens, 39, true), CMI_OK);
+        assert_int_equal(cmi_instance_step(in, &seq, tokens + 39, 1, false), CMI_OK);
+        const float *decoded = cmi_instance_logits(in, 0, 1);
+        double size = 0;
+        for (size_t j = 0; j < vocab; j++) {
+            size += (double)decoded[j] * (double)decoded[j] / (double)vocab;
+        }
+        assert_true(size > 0.5 && size < 2);
+        assert_true(cosine(prefilled, decoded, vocab) > 0.98);
+        cmi_sequence_deinit(&seq, in);
+        cmi_instance_close(in);
+        cmi_free(prefilled);
+    }
+}
+
 int main(void)
 {
     for (uint32_t i = 0; i < N_TOKENS; i++) {
@@ -220,6 +280,7 @@ int main(void)
         cmocka_unit_test(a_sequence_cannot_outgrow_the_context),
         cmocka_unit_test(memory_of_the_mtp_layer_is_planned_when_it_is_there),
         cmocka_unit_test(what_does_not_fit_is_refused_with_a_line),
+        cmocka_unit_test(random_weights_compute_like_loaded_ones),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
