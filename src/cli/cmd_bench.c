@@ -1,5 +1,6 @@
 /* cli/cmd_bench.c - `cminfer bench`: options, and which part runs. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/bench/bench.h"
@@ -7,34 +8,92 @@
 
 typedef struct bench_options {
     cmi_model_options model;
-    bool machine;
-    bool kernels;
-    const char *shapes;
-    cmi_bench_kernels_options kernels_options;
+    bool machine, kernels, random_weights, json;
     const char *output;
-    bool json;
     const char *profile;
+    const char *shapes;
+    const char *config;
+    cmi_option_list overrides;
+    const char *n_prompt, *n_gen, *depth, *batch, *prompt_batch;
+    uint32_t seed;
+    cmi_bench_kernels_options kernels_options;
+    cmi_bench_models_options models_options;
+    /* what they come to */
+    cmi_bench_format format;
+    cmi_isa isa;
+    cmi_model_config random_config;
 } bench_options;
 
 static void print_help(const cmi_option *own, const cmi_option *model)
 {
-    printf("Usage: cminfer bench --kernels | --machine [OPTION]...\n"
-           "\n"
-           "Measures, and says which share of the machine's limits was reached; the limits are\n"
-           "measured in the same run.\n");
+    printf(
+        "Usage: cminfer bench MODEL [OPTION]...\n"
+        "       cminfer bench --config FILE --random-weights [OPTION]...\n"
+        "       cminfer bench --kernels | --machine [OPTION]...\n"
+        "\n"
+        "Measures prefill (pp) and decode (tg) of a model, the kernels, or the machine's limits,\n"
+        "and says which share of the limits was reached: they are measured in the same run, in\n"
+        "turn with everything else. docs/PERF.md says how the share is computed.\n");
     cmi_options_print("Options:", own);
     cmi_options_print("Model:", model);
     printf("\nExamples:\n"
-           "  cminfer bench --machine --profile machine.json\n"
-           "  cminfer bench --kernels\n"
-           "  cminfer bench --kernels --only gemm_i8 --shapes 512x7168x7168,8x7168x7168 --json\n");
+           "  cminfer bench models/matrix-tiny -p 128,1024 -n 64 -d 0,512\n"
+           "  cminfer bench /data/DeepSeek-V2-Lite -q w8a8-int8 -p 1024,4096 -n 64 --batch 1,32\n"
+           "  cminfer bench --config config.json --random-weights --override num_hidden_layers=4\n"
+           "  cminfer bench --kernels --only gemm_i8 --shapes 512x7168x7168,8x7168x7168 --json\n"
+           "  cminfer bench --machine --profile machine.json\n");
 }
 
-/* What excludes each other. */
+/* "1,8,32" */
+static cmi_status parse_list(cmi_bench_list *list_out, const char *name, const char *text,
+                             uint32_t min, uint32_t max, cmi_error *err)
+{
+    cmi_bench_list list = {0};
+    for (const char *at = text;; at++) {
+        char *end;
+        unsigned long value = strtoul(at, &end, 10);
+        if (end == at || *at == '-' || (*end != ',' && *end != '\0') || value < min ||
+            value > max || list.n == CMI_BENCH_MAX_LIST) {
+            return cmi_error_set(err, CMI_ERR_INVALID,
+                                 "--%s takes at most %d numbers from %u to %u with commas, not "
+                                 "\"%s\"",
+                                 name, CMI_BENCH_MAX_LIST, min, max, text);
+        }
+        list.values[list.n++] = (uint32_t)value;
+        if (*end == '\0') {
+            *list_out = list;
+            return CMI_OK;
+        }
+        at = end;
+    }
+}
+
+static bool has_model_options(const bench_options *opt)
+{
+    return opt->n_prompt != NULL || opt->n_gen != NULL || opt->depth != NULL ||
+           opt->batch != NULL || opt->prompt_batch != NULL || opt->overrides.n_items > 0 ||
+           opt->random_weights || opt->config != NULL;
+}
+
+/* What excludes each other, what is missing. */
 static const char *what_is_wrong(const bench_options *opt)
 {
-    if (opt->machine == opt->kernels) {
-        return "bench needs --kernels or --machine, one of them";
+    const int n_things =
+        opt->machine + opt->kernels + (opt->model.model != NULL) + (opt->config != NULL);
+    if (n_things != 1) {
+        return "bench needs MODEL, --config, --kernels or --machine, one of them";
+    }
+    if ((opt->machine || opt->kernels) && has_model_options(opt)) {
+        return "options of models do not go with --kernels or --machine";
+    }
+    if (opt->random_weights != (opt->config != NULL)) {
+        return "--config and --random-weights go together";
+    }
+    if (opt->overrides.n_items > 0 && opt->config == NULL) {
+        return "--override goes with --config";
+    }
+    if (opt->model.max_model_len != 0) {
+        return "bench takes the context's length from -p, -n and -d, not from --max-model-len";
     }
     if (opt->profile != NULL && !opt->machine) {
         return "--profile goes with --machine";
@@ -51,72 +110,171 @@ static const char *what_is_wrong(const bench_options *opt)
     return NULL;
 }
 
-static cmi_status check(bench_options *opt, cmi_bench_format *format_out, cmi_isa *isa_out,
-                        cmi_error *err)
+static cmi_status parse_lists(bench_options *opt, cmi_error *err)
+{
+    enum { MAX_TOKENS = 1 << 20, MAX_BATCH = 4096 };
+    cmi_bench_models_options *models = &opt->models_options;
+    const struct {
+        cmi_bench_list *list;
+        const char *name, *text;
+        uint32_t min, max;
+    } lists[] = {
+        {&models->n_prompt, "n-prompt", opt->n_prompt != NULL ? opt->n_prompt : "1024", 0,
+         MAX_TOKENS},
+        {&models->n_gen, "n-gen", opt->n_gen != NULL ? opt->n_gen : "64", 0, MAX_TOKENS},
+        {&models->depth, "n-depth", opt->depth != NULL ? opt->depth : "0", 0, MAX_TOKENS},
+        {&models->batch, "batch", opt->batch != NULL ? opt->batch : "1", 1, MAX_BATCH},
+        {&models->prompt_batch, "prompt-batch", opt->prompt_batch != NULL ? opt->prompt_batch : "1",
+         1, MAX_BATCH},
+    };
+    cmi_status st = CMI_OK;
+    for (size_t i = 0; st == CMI_OK && i < CMI_LEN(lists); i++) {
+        st = parse_list(lists[i].list, lists[i].name, lists[i].text, lists[i].min, lists[i].max,
+                        err);
+    }
+    return st;
+}
+
+static cmi_status check(bench_options *opt, cmi_error *err)
 {
     const char *wrong = what_is_wrong(opt);
     if (wrong != NULL) {
         return cmi_error_set(err, CMI_ERR_INVALID, "%s", wrong);
     }
     const char *format = opt->json ? "json" : opt->output != NULL ? opt->output : "md";
-    if (!cmi_bench_format_parse(format, format_out)) {
+    if (!cmi_bench_format_parse(format, &opt->format)) {
         return cmi_error_set(err, CMI_ERR_INVALID, "--output takes md, csv or json, not \"%s\"",
                              format);
     }
-    cmi_status st = cmi_cli_parse_isa(opt->model.isa, isa_out, err);
+    cmi_status st = cmi_cli_parse_isa(opt->model.isa, &opt->isa, err);
     if (st == CMI_OK && opt->shapes != NULL) {
         st = cmi_bench_shapes_parse(&opt->kernels_options.shapes, opt->shapes, err);
     }
-    opt->kernels_options.with_ref = *isa_out == CMI_ISA_REF;
-    return st == CMI_OK ? cmi_bench_kernels_check(&opt->kernels_options, err) : st;
+    opt->kernels_options.with_ref = opt->isa == CMI_ISA_REF;
+    if (st == CMI_OK) {
+        st = cmi_bench_kernels_check(&opt->kernels_options, err);
+    }
+    if (st == CMI_OK) {
+        st = parse_lists(opt, err);
+    }
+    if (st == CMI_OK && opt->config != NULL) {
+        st = cmi_bench_config_load(&opt->random_config, opt->config, &opt->overrides, err);
+    }
+    return st;
 }
 
-static cmi_status bench(const bench_options *opt, cmi_bench_format format, cmi_isa isa,
-                        cmi_error *err)
+/* What rows call the model: the last part of its path that is a name. */
+static const char *model_name(const char *path)
+{
+    const char *name = path;
+    for (const char *at = path; *at != '\0'; at++) {
+        name = *at == '/' && at[1] != '\0' ? at + 1 : name;
+    }
+    return name;
+}
+
+static cmi_status bench_model(bench_options *opt, cmi_bench_rig *rig, cmi_bench_out *out,
+                              cmi_error *err)
+{
+    cmi_bench_models_options *models = &opt->models_options;
+    cmi_bench_models_sizes sizes = cmi_bench_models_needs(models);
+    cmi_instance *instance = NULL;
+    cmi_buf dir;
+    cmi_instance_options options = {.max_model_len = (uint32_t)sizes.max_model_len,
+                                    .max_num_seqs = sizes.max_num_seqs,
+                                    .n_kv_tokens = sizes.n_kv_tokens,
+                                    .random_seed = opt->seed};
+    /* A step of decode has a row for every sequence. */
+    uint32_t chunk = opt->model.max_num_batched_tokens;
+    chunk = chunk > 0 ? chunk : (uint32_t)CMI_DEFAULT_MAX_NUM_BATCHED_TOKENS;
+    opt->model.max_num_batched_tokens = CMI_MAX(chunk, sizes.max_num_seqs);
+    models->name = model_name(opt->config != NULL ? opt->config : opt->model.model);
+    if (opt->config != NULL) {
+        options.random_config = &opt->random_config;
+        options.model_dir = opt->config;
+    }
+    cmi_status st = cmi_cli_open_instance(&instance, &dir, &options, &opt->model, err);
+    if (st == CMI_OK) {
+        cmi_bench_models(rig, out, instance, models);
+    }
+    cmi_instance_close(instance);
+    cmi_buf_deinit(&dir);
+    return st;
+}
+
+static cmi_status bench(bench_options *opt, cmi_error *err)
 {
     cmi_bench_rig rig;
-    cmi_bench_out out = {.format = format};
-    uint32_t flags = cmi_cpu_flags() & cmi_isa_cpu_flags(isa);
+    cmi_bench_out out = {.format = opt->format};
+    uint32_t flags = cmi_cpu_flags() & cmi_isa_cpu_flags(opt->isa);
     cmi_status st = cmi_bench_rig_init(&rig, opt->model.n_threads, flags, err);
     if (st == CMI_OK) {
-        st = opt->machine ? cmi_bench_machine(&rig, &out, opt->profile, err)
-                          : cmi_bench_kernels(&rig, &out, &opt->kernels_options, err);
+        st = opt->machine   ? cmi_bench_machine(&rig, &out, opt->profile, err)
+             : opt->kernels ? cmi_bench_kernels(&rig, &out, &opt->kernels_options, err)
+                            : bench_model(opt, &rig, &out, err);
     }
     cmi_bench_rig_deinit(&rig);
     return st;
 }
 
+enum { OWN_ROWS = 20 };
+
+static void make_table(cmi_option table[OWN_ROWS], bench_options *opt)
+{
+    const cmi_option rows[OWN_ROWS] = {
+        {"n-prompt|p", "N,...", "prompts of N tokens, 0 for none (default 1024)", CMI_OPTION_TEXT,
+         &opt->n_prompt, 0, 0},
+        {"n-gen|n", "N,...", "decode N tokens, 0 for none (default 64)", CMI_OPTION_TEXT,
+         &opt->n_gen, 0, 0},
+        {"n-depth|d", "N,...", "behind N tokens of context (default 0)", CMI_OPTION_TEXT,
+         &opt->depth, 0, 0},
+        {"batch", "N,...", "sequences that decode together (default 1)", CMI_OPTION_TEXT,
+         &opt->batch, 0, 0},
+        {"prompt-batch", "N,...", "prompts that are packed together (default 1)", CMI_OPTION_TEXT,
+         &opt->prompt_batch, 0, 0},
+        {"repetitions|r", "N", "of every row, whose median counts (default 3)", CMI_OPTION_UINT,
+         &opt->models_options.repetitions, 1, CMI_BENCH_MAX_SAMPLES},
+        {"config", "FILE", "a config.json instead of a model", CMI_OPTION_TEXT, &opt->config, 0, 0},
+        {"random-weights", NULL, "with --config: make the weights in memory", CMI_OPTION_FLAG,
+         &opt->random_weights, 0, 0},
+        {"override", "NAME=VALUE", "with --config: replace a field; may come several times",
+         CMI_OPTION_LIST, &opt->overrides, 0, 0},
+        {"seed", "N", "of the random weights (default 0)", CMI_OPTION_UINT, &opt->seed, 0,
+         UINT32_MAX},
+        {"kernels", NULL,
+         "measure the kernels of every instruction set, and oneDNN's INT8\nproduct",
+         CMI_OPTION_FLAG, &opt->kernels, 0, 0},
+        {"only", "NAMES", "with --kernels: only these, with commas", CMI_OPTION_TEXT,
+         &opt->kernels_options.only, 0, 0},
+        {"shapes", "RxCxK,...", "with --kernels: sizes of matrix products", CMI_OPTION_TEXT,
+         &opt->shapes, 0, 0},
+        {"seconds", "S", "with --kernels: time for each row (default 0.4)", CMI_OPTION_NUMBER,
+         &opt->kernels_options.seconds, 0, 0},
+        {"machine", NULL, "measure the limits: dot products, multiply-adds, memory, signals",
+         CMI_OPTION_FLAG, &opt->machine, 0, 0},
+        {"profile", "FILE", "with --machine: write the limits to FILE, for the simulator",
+         CMI_OPTION_TEXT, &opt->profile, 0, 0},
+        {"output|o", "FORMAT", "md (the default), csv or json", CMI_OPTION_TEXT, &opt->output, 0,
+         0},
+        {"json", NULL, "the same as --output json: one object a line", CMI_OPTION_FLAG, &opt->json,
+         0, 0},
+        {NULL, NULL, NULL, CMI_OPTION_FLAG, NULL, 0, 0},
+    };
+    memcpy(table, rows, sizeof rows);
+}
+
 int cmi_cmd_bench(int argc, char **argv)
 {
-    bench_options opt = {.kernels_options = {.seconds = 0.4}};
-    const cmi_option own_table[] = {
-        {"machine", NULL, "measure the limits: dot products, multiply-adds, memory, signals",
-         CMI_OPTION_FLAG, &opt.machine, 0, 0},
-        {"kernels", NULL, "measure the kernels of every instruction set, and oneDNN's INT8 product",
-         CMI_OPTION_FLAG, &opt.kernels, 0, 0},
-        {"only", "NAMES", "with --kernels: only these, with commas", CMI_OPTION_TEXT,
-         &opt.kernels_options.only, 0, 0},
-        {"shapes", "SHAPES",
-         "with --kernels: sizes of matrix products, for example\n512x7168x7168,8x2048x2048",
-         CMI_OPTION_TEXT, &opt.shapes, 0, 0},
-        {"seconds", "S", "with --kernels: time for each row (default 0.4)", CMI_OPTION_NUMBER,
-         &opt.kernels_options.seconds, 0, 0},
-        {"profile", "FILE", "with --machine: write the limits to FILE, for the simulator",
-         CMI_OPTION_TEXT, &opt.profile, 0, 0},
-        {"output|o", "FORMAT", "md (the default), csv or json", CMI_OPTION_TEXT, &opt.output, 0, 0},
-        {"json", NULL, "the same as --output json: one object a line", CMI_OPTION_FLAG, &opt.json,
-         0, 0},
-        {0},
-    };
+    bench_options opt = {.kernels_options = {.seconds = 0.4}, .models_options = {.repetitions = 3}};
+    cmi_option own_table[OWN_ROWS];
+    make_table(own_table, &opt);
     int exit_status;
     if (!cmi_cli_parse_any(own_table, &opt.model, print_help, argc, argv, &exit_status)) {
         return exit_status;
     }
-    cmi_bench_format format;
-    cmi_isa isa;
     cmi_error err = {0};
-    if (check(&opt, &format, &isa, &err) != CMI_OK) {
+    if (check(&opt, &err) != CMI_OK) {
         return cmi_cli_usage(err.text);
     }
-    return bench(&opt, format, isa, &err) == CMI_OK ? CMI_EXIT_OK : cmi_cli_fail(&err);
+    return bench(&opt, &err) == CMI_OK ? CMI_EXIT_OK : cmi_cli_fail(&err);
 }

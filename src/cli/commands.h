@@ -61,4 +61,10 @@ CMI_NODISCARD cmi_status cmi_cli_open_model(cmi_instance **instance_out, cmi_buf
                                             const cmi_model_options *opt, bool with_mtp,
                                             cmi_error *err);
 
+/* The same for a command that has filled in instance (how many sequences, random weights) before;
+ * what opt says comes to it. model_dir of random weights is what to call them. */
+CMI_NODISCARD cmi_status cmi_cli_open_instance(cmi_instance **instance_out, cmi_buf *dir_out,
+                                               cmi_instance_options *instance,
+                                               const cmi_model_options *opt, cmi_error *err);
+
 #endif

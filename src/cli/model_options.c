@@ -198,31 +198,37 @@ static void say_what_is_in_use(const cmi_instance *instance, const char *dir)
             (double)instance->scratch_bytes / (1 << 30), instance->max_num_batched_tokens);
 }
 
-cmi_status cmi_cli_open_model(cmi_instance **instance_out, cmi_buf *dir_out,
-                              const cmi_model_options *opt, bool with_mtp, cmi_error *err)
+cmi_status cmi_cli_open_instance(cmi_instance **instance_out, cmi_buf *dir_out,
+                                 cmi_instance_options *instance, const cmi_model_options *opt,
+                                 cmi_error *err)
 {
     cmi_buf_init(dir_out, 4096);
     cmi_progress progress;
-    cmi_instance_options instance = {.n_threads = opt->n_threads,
-                                     .max_num_batched_tokens = opt->max_num_batched_tokens,
-                                     .max_model_len = opt->max_model_len,
-                                     .with_mtp = with_mtp,
-                                     .share_dir = opt->share_weights ? opt->share_dir : NULL,
-                                     .progress = cmi_progress_bytes,
-                                     .progress_arg = &progress};
-    cmi_status st = parse_types(&instance, opt, err);
-    if (st == CMI_OK) {
+    instance->n_threads = opt->n_threads;
+    instance->max_num_batched_tokens = opt->max_num_batched_tokens;
+    instance->share_dir = opt->share_weights ? opt->share_dir : NULL;
+    instance->progress = cmi_progress_bytes;
+    instance->progress_arg = &progress;
+    cmi_status st = parse_types(instance, opt, err);
+    if (st == CMI_OK && instance->random_config == NULL) {
         st = find_model(dir_out, opt, err);
+        instance->model_dir = cmi_buf_cstr(dir_out);
     }
     if (st != CMI_OK) {
         return st;
     }
-    instance.model_dir = cmi_buf_cstr(dir_out);
-    cmi_progress_start(&progress, "loading");
-    st = cmi_instance_open(instance_out, &instance, err);
+    cmi_progress_start(&progress, instance->random_config == NULL ? "loading" : "making weights");
+    st = cmi_instance_open(instance_out, instance, err);
     cmi_progress_end(&progress);
     if (st == CMI_OK) {
-        say_what_is_in_use(*instance_out, instance.model_dir);
+        say_what_is_in_use(*instance_out, instance->model_dir);
     }
     return st;
+}
+
+cmi_status cmi_cli_open_model(cmi_instance **instance_out, cmi_buf *dir_out,
+                              const cmi_model_options *opt, bool with_mtp, cmi_error *err)
+{
+    cmi_instance_options instance = {.max_model_len = opt->max_model_len, .with_mtp = with_mtp};
+    return cmi_cli_open_instance(instance_out, dir_out, &instance, opt, err);
 }

@@ -15,6 +15,7 @@ import unittest
 CMINFER, MODELS = map(os.path.abspath, sys.argv[1:3])
 SOURCE = os.path.dirname(MODELS)
 TINY = os.path.join(MODELS, "matrix-tiny")
+TINY = os.path.join(MODELS, "matrix-tiny")
 
 
 def run(*args):
@@ -100,6 +101,68 @@ class Kernels(Bench):
         for row in rows:
             cut[row["kernel"], row["isa"], row["shape"]].append(row["threads"])
         self.assertTrue(all(threads == [1, 2] for threads in cut.values()))
+
+
+class Models(Bench):
+    def check(self, row):
+        self.assertAlmostEqual(row["tokens_per_s"], row["batch"] * int(row["test"][2:])
+                               / row["seconds"], delta=1e-5 * row["tokens_per_s"])
+        self.assertIn(row["bound"], ("int8", "bf16", "f32", "bandwidth"))
+        self.assertGreater(row["share"], 0)
+        self.assertEqual(row["threads"], 2)
+
+    def test_a_model(self):
+        rows = self.rows(TINY, "-p", "20,70", "-n", "3", "-d", "0,65", "--batch", "1,9",
+                         "--prompt-batch", "1,2", "-r", "1", "--threads", "2", "--isa", "ref",
+                         "--max-num-batched-tokens", "64")
+        for row in rows:
+            self.check(row)
+            self.assertEqual((row["model"], row["weights"], row["isa"]),
+                             ("matrix-tiny", "bf16", "ref"))
+        want = [(f"pp{n}", batch, depth) for n in (20, 70) for batch in (1, 2) for depth in (0, 65)]
+        want += [("tg3", batch, depth) for batch in (1, 9) for depth in (0, 65)]
+        self.assertEqual([(row["test"], row["batch"], row["depth"]) for row in rows], want)
+        costs = {(row["test"], row["batch"], row["depth"]): row for row in rows}
+        one, nine = costs["tg3", 1, 65], costs["tg3", 9, 65]
+        self.assertEqual(nine["ops"], 9 * one["ops"])
+        self.assertLess(nine["bytes"], 9 * one["bytes"])
+        self.assertEqual(costs["pp20", 2, 0]["ops"], 2 * costs["pp20", 1, 0]["ops"])
+
+    def test_random_weights(self):
+        config = os.path.join(TINY, "config.json")
+        args = ("--config", config, "--random-weights", "-p", "5", "-n", "2", "-r", "1",
+                "--threads", "2")
+        whole, cut = (self.rows(*args, *more) for more in
+                      ((), ("--override", "num_hidden_layers=1", "--override", "vocab_size=64",
+                            "--quantization", "w8a8-int8")))
+        for rows, weights in ((whole, "bf16"), (cut, "int8")):
+            self.assertEqual([row["test"] for row in rows], ["pp5", "tg2"])
+            for row in rows:
+                self.check(row)
+                self.assertEqual(row["weights"], weights)
+        self.assertLess(cut[1]["bytes"] * 4, whole[1]["bytes"])
+
+    def test_what_does_not_run(self):
+        config = os.path.join(TINY, "config.json")
+        for args, status, word in (
+                ([TINY, "-p", "3000"], 1, "max_position_embeddings 2048"),
+                (["/nonexistent"], 1, "/nonexistent"),
+                (["--config", "/nonexistent", "--random-weights"], 2, "/nonexistent"),
+                (["--config", config], 2, "--random-weights"),
+                ([TINY, "--random-weights"], 2, "--config"),
+                ([TINY, "--override", "a=1"], 2, "--config"),
+                (["--config", config, "--random-weights", "--override", "hidden_size"], 2,
+                 "NAME=VALUE"),
+                (["--config", config, "--random-weights", "--override", "hidden_size=x"], 2,
+                 "hidden_size"),
+                ([TINY, "-p", "1,x"], 2, "--n-prompt"), ([TINY, "--batch", "0"], 2, "--batch"),
+                ([TINY, "--kernels"], 2, "--kernels"), (["--machine", "-p", "1"], 2, "--machine"),
+                ([TINY, "--max-model-len", "64"], 2, "--max-model-len")):
+            result = run(*args)
+            self.assertEqual(result.returncode, status, (args, result.stderr))
+            self.assertIn(word, result.stderr)
+            if status == 2:
+                self.assertEqual(result.stderr.count("\n"), 1, args)
 
 
 class Formats(Bench):

@@ -4,6 +4,8 @@
 
 #include "cli/bench/kernel_cases.h"
 #include "cli/bench/out.h"
+#include "cli/options.h"
+#include "engine/instance.h"
 
 /* Numbers of an option like "1,8,32". */
 enum { CMI_BENCH_MAX_LIST = 32 };
@@ -36,5 +38,31 @@ CMI_NODISCARD cmi_status cmi_bench_kernels_check(const cmi_bench_kernels_options
  * product is cut), in turn with the limits and, for INT8 products, oneDNN. CMI_ERR_NO_MEMORY. */
 CMI_NODISCARD cmi_status cmi_bench_kernels(cmi_bench_rig *rig, cmi_bench_out *out,
                                            const cmi_bench_kernels_options *opt, cmi_error *err);
+
+/* What to run on a model: prompts of n_prompt tokens, prompt_batch of them packed together, and
+ * n_gen tokens for batch sequences that decode together, each behind every depth of context. */
+typedef struct cmi_bench_models_options {
+    const char *name; /* of the model */
+    cmi_bench_list n_prompt, prompt_batch, n_gen, batch, depth;
+    uint32_t repetitions;
+} cmi_bench_models_options;
+
+/* What an instance needs for it. */
+typedef struct cmi_bench_models_sizes {
+    uint64_t n_tests;
+    uint64_t n_kv_tokens;
+    uint64_t max_model_len;
+    uint32_t max_num_seqs;
+} cmi_bench_models_sizes;
+cmi_bench_models_sizes cmi_bench_models_needs(const cmi_bench_models_options *opt);
+
+/* Prints a row for each. The context before a row's tokens is random KV. */
+void cmi_bench_models(cmi_bench_rig *rig, cmi_bench_out *out, cmi_instance *instance,
+                      const cmi_bench_models_options *opt);
+
+/* Reads the config.json at path, with fields replaced as overrides ("name=value", the value JSON or
+ * else text) say. CMI_ERR_INVALID for an override, or the errors of cmi_model_config_load. */
+CMI_NODISCARD cmi_status cmi_bench_config_load(cmi_model_config *config_out, const char *path,
+                                               const cmi_option_list *overrides, cmi_error *err);
 
 #endif
