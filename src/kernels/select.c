@@ -42,22 +42,33 @@ TABLE(round_bf16, ROW_AVX2(round_bf16) ROW_AVX512_BF16(round_bf16) ROW_NEON(roun
 TABLE(widen_bf16, ROW_AVX2(widen_bf16) ROW_AVX512(widen_bf16) ROW_NEON(widen_bf16))
 TABLE(axpy, ROW_AVX2(axpy) ROW_AVX512(axpy) ROW_NEON(axpy))
 TABLE(rope, ROW_AVX2(rope) ROW_AVX512(rope) ROW_NEON(rope))
-TABLE(attn_scores_f32, ROW_AVX2(attn_scores_f32) ROW_AVX512(attn_scores_f32))
+TABLE(attn_scores_f32,
+      ROW_AVX2(attn_scores_f32) ROW_AVX512(attn_scores_f32) ROW_NEON(attn_scores_f32))
 TABLE(attn_scores_bf16,
-      ROW_AVX2(attn_scores_bf16) ROW_AVX512(attn_scores_bf16) ROW_AVX512_BF16(attn_scores_bf16))
-TABLE(attn_latent_scores_f32, ROW_AVX2(attn_latent_scores_f32) ROW_AVX512(attn_latent_scores_f32))
-TABLE(attn_latent_scores_bf16, ROW_AVX2(attn_latent_scores_bf16) ROW_AVX512(attn_latent_scores_bf16)
-                                   ROW_AVX512_BF16(attn_latent_scores_bf16))
-TABLE(attn_softmax_f32, ROW_AVX2(attn_softmax_f32) ROW_AVX512(attn_softmax_f32))
-TABLE(attn_softmax_bf16, ROW_AVX2(attn_softmax_bf16) ROW_AVX512_BF16(attn_softmax_bf16))
-TABLE(attn_values_f32, ROW_AVX2(attn_values_f32) ROW_AVX512(attn_values_f32))
+      ROW_AVX2(attn_scores_bf16) ROW_AVX512(attn_scores_bf16) ROW_AVX512_BF16(attn_scores_bf16)
+          ROW_NEON(attn_scores_bf16) ROW_NEON_BF16(attn_scores_bf16))
+TABLE(attn_latent_scores_f32, ROW_AVX2(attn_latent_scores_f32) ROW_AVX512(attn_latent_scores_f32)
+                                  ROW_NEON(attn_latent_scores_f32))
+TABLE(attn_latent_scores_bf16,
+      ROW_AVX2(attn_latent_scores_bf16) ROW_AVX512(attn_latent_scores_bf16)
+          ROW_AVX512_BF16(attn_latent_scores_bf16) ROW_NEON(attn_latent_scores_bf16)
+              ROW_NEON_BF16(attn_latent_scores_bf16))
+TABLE(attn_softmax_f32,
+      ROW_AVX2(attn_softmax_f32) ROW_AVX512(attn_softmax_f32) ROW_NEON(attn_softmax_f32))
+TABLE(attn_softmax_bf16,
+      ROW_AVX2(attn_softmax_bf16) ROW_AVX512_BF16(attn_softmax_bf16) ROW_NEON(attn_softmax_bf16))
+TABLE(attn_values_f32,
+      ROW_AVX2(attn_values_f32) ROW_AVX512(attn_values_f32) ROW_NEON(attn_values_f32))
 TABLE(attn_values_bf16,
-      ROW_AVX2(attn_values_bf16) ROW_AVX512(attn_values_bf16) ROW_AVX512_BF16(attn_values_bf16))
-TABLE(attn_merge, ROW_AVX2(attn_merge) ROW_AVX512(attn_merge))
+      ROW_AVX2(attn_values_bf16) ROW_AVX512(attn_values_bf16) ROW_AVX512_BF16(attn_values_bf16)
+          ROW_NEON(attn_values_bf16) ROW_NEON_BF16(attn_values_bf16))
+TABLE(attn_merge, ROW_AVX2(attn_merge) ROW_AVX512(attn_merge) ROW_NEON(attn_merge))
 TABLE(attn_pack_keys_f32)
-TABLE(attn_pack_keys_bf16, ROW_AVX2(attn_pack_keys_bf16) ROW_AVX512_BF16(attn_pack_keys_bf16))
+TABLE(attn_pack_keys_bf16, ROW_AVX2(attn_pack_keys_bf16) ROW_AVX512_BF16(attn_pack_keys_bf16)
+                               ROW_NEON(attn_pack_keys_bf16))
 TABLE(attn_pack_values_f32)
-TABLE(attn_pack_values_bf16, ROW_AVX2(attn_pack_values_bf16) ROW_AVX512_BF16(attn_pack_values_bf16))
+TABLE(attn_pack_values_bf16, ROW_AVX2(attn_pack_values_bf16) ROW_AVX512_BF16(attn_pack_values_bf16)
+                                 ROW_NEON(attn_pack_values_bf16))
 TABLE(max_sum_exp, ROW_AVX2(max_sum_exp) ROW_AVX512(max_sum_exp) ROW_NEON(max_sum_exp))
 TABLE(quantize_i8, ROW_AVX2(quantize_i8) ROW_AVX512(quantize_i8) ROW_NEON(quantize_i8))
 TABLE(rmsnorm_quantize_i8,

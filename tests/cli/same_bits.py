@@ -10,9 +10,12 @@ architecture, CMINFER says what is right and its own variants are left to its ow
 """
 import json
 import os
+import platform
 import subprocess
 import sys
 
+# Masks of each architecture.
+ISAS = {"x86_64": ("ref", "avx2", "avx512"), "aarch64": ("ref", "neon_base", "neon_dotprod", "neon")}
 # QEMU's programs, and processors from the one that lacks most.
 CPUS = {"qemu-x86_64": ("Nehalem", "Haswell"), "qemu-aarch64": ("cortex-a53", "neoverse-n1", "max")}
 
@@ -29,7 +32,7 @@ def score(command, model, ids, generate, options):
 def compare_variants(cminfer, model, ids, kind):
     variants = [["--threads", "1"], ["--threads", "1"], ["--threads", "2"], ["--threads", "4"]]
     variants += [["--threads", "2", "--max-num-batched-tokens", n] for n in ("1", "7", "64", "512")]
-    variants += [["--threads", "2", "--isa", isa] for isa in ("ref", "avx2", "avx512")]
+    variants += [["--threads", "2", "--isa", isa] for isa in ISAS.get(platform.machine(), ())]
     want = score([cminfer], model, ids, 8, kind)
     assert want.count(b"\n") == len(ids) + 8
     for variant in variants:

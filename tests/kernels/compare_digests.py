@@ -8,15 +8,19 @@ an instruction that the processor lacks would die there. All must print the same
 emulated ones must have recognized what they are.
 """
 
+import platform
 import subprocess
 import sys
-from pathlib import Path
 
-ISAS = ('ref', 'avx2', 'avx512', 'neon_base', 'neon_dotprod', 'neon')
-# QEMU's programs, and processors with the best of our instruction sets that they have.
+# Masks of each architecture; another one's would only select the reference.
+ISAS = {
+    'x86_64': ('ref', 'avx2', 'avx512'),
+    'aarch64': ('ref', 'neon_base', 'neon_dotprod', 'neon'),
+}
+# QEMU's names of processors, and the best of our instruction sets that they have.
 EMULATED = {
-    'qemu-x86_64': {'Nehalem': 'ref', 'Haswell': 'avx2'},
-    'qemu-aarch64': {'cortex-a53': 'neon_base', 'neoverse-n1': 'neon_dotprod', 'max': 'neon'},
+    'x86_64': {'Nehalem': 'ref', 'Haswell': 'avx2'},
+    'aarch64': {'cortex-a53': 'neon_base', 'neoverse-n1': 'neon_dotprod', 'max': 'neon'},
 }
 
 
@@ -31,11 +35,13 @@ def digests(command):
 
 def main():
     program, *emulation = sys.argv[1:]
-    runs = {f'native {isa}': digests([program, '--isa', isa]) for isa in ISAS}
+    native = ISAS.get(platform.machine(), ('ref',))
+    runs = {f'native {isa}': digests([program, '--isa', isa]) for isa in native}
     emulated, qemu, *options = emulation or (None, '')
-    models = EMULATED.get(Path(qemu).name, {})
+    machine = qemu.rpartition('qemu-')[2]
+    models = EMULATED.get(machine, {})
     for model in models:
-        for isa in ISAS:
+        for isa in ISAS[machine]:
             runs[f'{model} {isa}'] = digests([qemu, *options, '-cpu', model, emulated,
                                               '--isa', isa])
 
