@@ -15,7 +15,10 @@ import subprocess
 import sys
 
 # Masks of each architecture.
-ISAS = {"x86_64": ("ref", "avx2", "avx512"), "aarch64": ("ref", "neon_base", "neon_dotprod", "neon")}
+ISAS = {
+    "x86_64": ("ref", "avx2", "avx512"),
+    "aarch64": ("ref", "neon_base", "neon_dotprod", "neon"),
+}
 # QEMU's programs, and processors from the one that lacks most.
 CPUS = {"qemu-x86_64": ("Nehalem", "Haswell"), "qemu-aarch64": ("cortex-a53", "neoverse-n1", "max")}
 
