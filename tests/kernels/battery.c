@@ -378,6 +378,12 @@ void battery_gemm_i8(battery *b, cmi_gemm_i8_fn *fn)
         gemm_i8_call(b, fn, out, 2, CMI_MIN(sizes[i], 130u), 40);
         gemm_i8_call(b, fn, out, 1 + (uint32_t)i, 9, 70);
     }
+    /* Row tiles of every size, and weights that do not fit a panel for the second-level cache. */
+    for (uint32_t n_rows = 22; n_rows <= 51; n_rows++) {
+        gemm_i8_call(b, fn, CMI_I8_OUT_F32, n_rows, 20, 61);
+    }
+    gemm_i8_call(b, fn, CMI_I8_OUT_ADD, 25, 80, 5000);
+    gemm_i8_call(b, fn, CMI_I8_OUT_SWIGLU, 25, 40, 5000);
 }
 
 static void combine_calls(battery *b, cmi_combine_fn *fn, bool bf16)

@@ -2,28 +2,61 @@
  * byte of x (unsigned) and of w (signed) to each of 16 sums, so that a group of a block of W meets
  * the broadcast group of a row.
  *
- * A tile has up to 14 rows and 2 blocks of W: 28 registers of sums, 2 of W, 1 of x; 16 loads for 28
- * dot products. */
+ * A tile is up to 24 rows against one block; its sums stay in registers along the whole of K. Two
+ * loads a cycle feed one dot product a cycle even so, and W is read strictly in the order in which
+ * it lies in memory, which is what memory gives its full rate to.
+ *
+ * With one row tile W is a stream: read once, prefetched a fixed distance ahead, also past the end
+ * of the call, where the next task's blocks lie. With more, all row tiles pass over a panel of W
+ * that fits the second-level cache, while they prefetch the next one; X streams through.
+ *
+ * What a caller should know (Zen 4):
+ *  - Cut columns, not rows, in tasks of 64 or more, in memory order per thread. Rows need cutting
+ *    only if X outgrows the shared cache (n_rows * n_k of tens of MB).
+ *  - x_stride should be an odd number of cache lines: rows at multiples of 4 KiB share cache sets,
+ *    which at 24 rows costs three quarters of the speed. */
 #include "kernels/avx512/lanes.h"
 #include "kernels/avx512/exp.h"
 
 enum {
-    I8_ROWS = 14,
-    I8_BLOCKS = 2,
-    I8_ROW_GROUP = 3, /* rows that are addressed from one pointer */
-    I8_LINE = 64,     /* bytes of W in a group of a block */
-    I8_UNROLL = 4,
+    I8_TRIPLES = 8, /* rows are addressed by threes: a pointer with 0, 1 and 2 strides */
+    I8_ROWS = 3 * I8_TRIPLES,
+    I8_LINE = 64, /* bytes of W in a group of a block */
+    I8_PANEL_BYTES = 320 << 10,
+    I8_CHUNK = 16, /* groups between the prefetches of a panel: a cache line of a row */
+    I8_AHEAD_NEAR = 8 << 10,
+    I8_AHEAD_FAR = 16 << 10,
 };
 
-/* One row tile against two blocks. */
-typedef struct i8_tile {
+/* One row tile against one block. */
+typedef struct i8_pass {
     const uint8_t *x;
     size_t x_stride;
-    const int8_t *w[I8_BLOCKS];
+    const int8_t *w; /* after the header */
     size_t n_groups;
+    uint32_t n_rows;
+    const int8_t *ahead; /* what of W to prefetch meanwhile, unless W is a stream */
+    uint32_t ahead_lines;
+} i8_pass;
+
+typedef struct i8_tile {
+    const uint8_t *x[I8_TRIPLES];
+    __m512i sums[I8_TRIPLES][3];
 } i8_tile;
 
-typedef CMI_ALIGNED(64) int32_t i8_sums[I8_ROWS][I8_BLOCKS][CMI_LANES];
+typedef CMI_ALIGNED(64) int32_t i8_sums[I8_ROWS][CMI_LANES];
+
+/* gcc 12 gives each result of the intrinsic a register of its own and then moves and spills: a tile
+ * of 24 rows ran at half the speed. As an operand that is read and written a sum stays in place. */
+static CMI_ALWAYS_INLINE __m512i i8_dot_add(__m512i sums, __m512i x, __m512i w)
+{
+#if defined(__clang__)
+    return _mm512_dpbusd_epi32(sums, x, w);
+#else
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(x), "v"(w));
+    return sums;
+#endif
+}
 
 static CMI_ALWAYS_INLINE __m512i i8_broadcast(const uint8_t *x)
 {
@@ -32,86 +65,148 @@ static CMI_ALWAYS_INLINE __m512i i8_broadcast(const uint8_t *x)
     return _mm512_set1_epi32(group);
 }
 
-static CMI_ALWAYS_INLINE void i8_step(__m512i acc[I8_ROWS][I8_BLOCKS], const uint8_t *const *x,
-                                      size_t x_stride, const int8_t *const *w, const uint32_t group,
+/* One group. The rows past the last whole triple apart: gcc then keeps the sums in registers. */
+static CMI_ALWAYS_INLINE void i8_step(i8_tile *tile, const int8_t *w, size_t x_stride,
                                       const uint32_t n_rows)
 {
-    __m512i w_lines[I8_BLOCKS];
-    for (uint32_t c = 0; c < I8_BLOCKS; c++) {
-        w_lines[c] = _mm512_load_si512(w[c] + group * I8_LINE);
-    }
-    for (uint32_t r = 0; r < n_rows; r++) {
-        const uint8_t *x_row = x[r / I8_ROW_GROUP] + r % I8_ROW_GROUP * x_stride;
-        __m512i x_group = i8_broadcast(x_row + group * CMI_I8_GROUP);
-        for (uint32_t c = 0; c < I8_BLOCKS; c++) {
-            acc[r][c] = _mm512_dpbusd_epi32(acc[r][c], x_group, w_lines[c]);
+    const uint32_t n_whole = n_rows / 3;
+    const __m512i line = _mm512_load_si512(w);
+    for (uint32_t t = 0; t < n_whole; t++) {
+        for (uint32_t r = 0; r < 3; r++) {
+            __m512i x = i8_broadcast(tile->x[t] + r * x_stride);
+            tile->sums[t][r] = i8_dot_add(tile->sums[t][r], x, line);
         }
+        tile->x[t] += CMI_I8_GROUP;
+    }
+    for (uint32_t r = 0; r < n_rows % 3; r++) {
+        __m512i x = i8_broadcast(tile->x[n_whole] + r * x_stride);
+        tile->sums[n_whole][r] = i8_dot_add(tile->sums[n_whole][r], x, line);
+    }
+    if (n_rows % 3 > 0) {
+        tile->x[n_whole] += CMI_I8_GROUP;
     }
 }
 
-static CMI_ALWAYS_INLINE void i8_dot(const i8_tile *tile, const uint32_t n_rows, i8_sums sums)
+static CMI_ALWAYS_INLINE void i8_prefetch(const int8_t *w, const bool near)
 {
-    const size_t x_stride = tile->x_stride;
-    const int8_t *w[I8_BLOCKS] = {tile->w[0], tile->w[1]};
-    const uint8_t *x[CMI_DIV_UP(I8_ROWS, I8_ROW_GROUP)];
-    __m512i acc[I8_ROWS][I8_BLOCKS];
-    for (uint32_t r = 0; r < n_rows; r++) {
-        x[r / I8_ROW_GROUP] = tile->x + r / I8_ROW_GROUP * I8_ROW_GROUP * x_stride;
-        for (uint32_t c = 0; c < I8_BLOCKS; c++) {
-            acc[r][c] = _mm512_setzero_si512();
-        }
-    }
-    size_t left = tile->n_groups;
-    for (; left >= I8_UNROLL; left -= I8_UNROLL) {
-        for (uint32_t u = 0; u < I8_UNROLL; u++) {
-            i8_step(acc, x, x_stride, w, u, n_rows);
-        }
-        for (uint32_t c = 0; c < I8_BLOCKS; c++) {
-            w[c] += I8_UNROLL * I8_LINE;
-        }
-        for (uint32_t g = 0; g < CMI_DIV_UP(n_rows, I8_ROW_GROUP); g++) {
-            x[g] += I8_UNROLL * CMI_I8_GROUP;
-        }
-    }
-    for (; left > 0; left--) {
-        i8_step(acc, x, x_stride, w, 0, n_rows);
-        for (uint32_t c = 0; c < I8_BLOCKS; c++) {
-            w[c] += I8_LINE;
-        }
-        for (uint32_t g = 0; g < CMI_DIV_UP(n_rows, I8_ROW_GROUP); g++) {
-            x[g] += CMI_I8_GROUP;
-        }
-    }
-    for (uint32_t r = 0; r < n_rows; r++) {
-        for (uint32_t c = 0; c < I8_BLOCKS; c++) {
-            _mm512_store_si512(sums[r][c], acc[r][c]);
-        }
+    if (near) {
+        _mm_prefetch((const char *)w, _MM_HINT_T0);
+    } else {
+        _mm_prefetch((const char *)w, _MM_HINT_T1);
     }
 }
 
-#define I8_CASE(n)                                                                                 \
+/* Reads the block as a part of a stream. What keeps the memory busy was measured (Zen 4, GB/s of
+ * 32): up to two rows the loads themselves, if prefetches are few (32, 28); up to five rows
+ * prefetches to the first-level cache (28, 26, 24), beyond those to the second, since the misses of
+ * X then need the first level's buffers. */
+static CMI_ALWAYS_INLINE void i8_stream(const i8_pass *pass, i8_tile *tile, const uint32_t n_rows)
+{
+    const int8_t *w = pass->w, *end = w + pass->n_groups * I8_LINE;
+    const bool sparse = n_rows <= 2, near = n_rows <= 5;
+    const size_t distance = near ? I8_AHEAD_NEAR : I8_AHEAD_FAR;
+    for (; sparse && end - w >= 4 * I8_LINE; w += 4 * I8_LINE) {
+        i8_prefetch(w + distance, false);
+        for (uint32_t u = 0; u < 4; u++) {
+            i8_step(tile, w + u * I8_LINE, pass->x_stride, n_rows);
+        }
+    }
+    for (; w != end; w += I8_LINE) {
+        i8_prefetch(w + distance, near && !sparse);
+        i8_step(tile, w, pass->x_stride, n_rows);
+    }
+    for (uint32_t u = 0; u < CMI_I8_HEADER_BYTES / I8_LINE; u++) { /* the next block's header */
+        i8_prefetch(w + distance + u * I8_LINE, near);
+    }
+}
+
+/* Reads the block as a part of a panel. */
+static CMI_ALWAYS_INLINE void i8_panel(const i8_pass *pass, i8_tile *tile, const uint32_t n_rows)
+{
+    const int8_t *w = pass->w, *ahead = pass->ahead;
+    for (size_t left = pass->n_groups; left > 0;) {
+        const size_t n = CMI_MIN(left, (size_t)I8_CHUNK);
+        for (uint32_t i = 0; i < pass->ahead_lines; i++) {
+            i8_prefetch(ahead, false);
+            ahead += I8_LINE;
+        }
+        for (const int8_t *stop = w + n * I8_LINE; w != stop; w += I8_LINE) {
+            i8_step(tile, w, pass->x_stride, n_rows);
+        }
+        left -= n;
+    }
+}
+
+static CMI_ALWAYS_INLINE void i8_dot(const i8_pass *pass, const uint32_t n_rows,
+                                     const bool is_stream, i8_sums sums)
+{
+    const uint32_t n_whole = n_rows / 3;
+    i8_tile tile;
+    for (uint32_t t = 0; t < CMI_DIV_UP(n_rows, 3u); t++) {
+        tile.x[t] = pass->x + 3 * t * pass->x_stride;
+        for (uint32_t r = 0; r < 3; r++) {
+            tile.sums[t][r] = _mm512_setzero_si512();
+        }
+    }
+    if (is_stream) {
+        i8_stream(pass, &tile, n_rows);
+    } else {
+        i8_panel(pass, &tile, n_rows);
+    }
+    for (uint32_t t = 0; t < n_whole; t++) {
+        for (uint32_t r = 0; r < 3; r++) {
+            _mm512_store_si512(sums[3 * t + r], tile.sums[t][r]);
+        }
+    }
+    for (uint32_t r = 0; r < n_rows % 3; r++) {
+        _mm512_store_si512(sums[3 * n_whole + r], tile.sums[n_whole][r]);
+    }
+}
+
+#define I8_CASE(n, is_stream)                                                                      \
     case n:                                                                                        \
-        i8_dot(tile, n, sums);                                                                     \
+        i8_dot(pass, n, is_stream, sums);                                                          \
         break;
-static void i8_dot_rows(const i8_tile *tile, uint32_t n_rows, i8_sums sums)
+#define I8_CASES_TO_11(is_stream)                                                                  \
+    I8_CASE(1, is_stream)                                                                          \
+    I8_CASE(2, is_stream)                                                                          \
+    I8_CASE(3, is_stream)                                                                          \
+    I8_CASE(4, is_stream)                                                                          \
+    I8_CASE(5, is_stream)                                                                          \
+    I8_CASE(6, is_stream)                                                                          \
+    I8_CASE(7, is_stream)                                                                          \
+    I8_CASE(8, is_stream)                                                                          \
+    I8_CASE(9, is_stream)                                                                          \
+    I8_CASE(10, is_stream)                                                                         \
+    I8_CASE(11, is_stream)
+#define I8_CASES_FROM_12(is_stream)                                                                \
+    I8_CASE(12, is_stream)                                                                         \
+    I8_CASE(13, is_stream)                                                                         \
+    I8_CASE(14, is_stream)                                                                         \
+    I8_CASE(15, is_stream)                                                                         \
+    I8_CASE(16, is_stream)                                                                         \
+    I8_CASE(17, is_stream)                                                                         \
+    I8_CASE(18, is_stream)                                                                         \
+    I8_CASE(19, is_stream)                                                                         \
+    I8_CASE(20, is_stream)                                                                         \
+    I8_CASE(21, is_stream)                                                                         \
+    I8_CASE(22, is_stream)                                                                         \
+    I8_CASE(23, is_stream)                                                                         \
+    I8_CASE(24, is_stream)
+
+static void i8_dot_stream(const i8_pass *pass, i8_sums sums)
 {
-    switch (n_rows) {
-        I8_CASE(1)
-        I8_CASE(2)
-        I8_CASE(3)
-        I8_CASE(4)
-        I8_CASE(5)
-        I8_CASE(6)
-        I8_CASE(7)
-        I8_CASE(8)
-        I8_CASE(9)
-        I8_CASE(10)
-        I8_CASE(11)
-        I8_CASE(12)
-        I8_CASE(13)
-    default:
-        i8_dot(tile, I8_ROWS, sums);
-        break;
+    switch (pass->n_rows) {
+        I8_CASES_TO_11(true)
+        I8_CASES_FROM_12(true)
+    }
+}
+
+/* One of two or more row tiles, whose sizes differ by at most one: from 12 rows on. */
+static void i8_dot_panel(const i8_pass *pass, i8_sums sums)
+{
+    switch (pass->n_rows) {
+        I8_CASES_FROM_12(false)
     }
 }
 
@@ -129,7 +224,7 @@ static CMI_ALWAYS_INLINE __m512 i8_silu(__m512 gate)
     return _mm512_div_ps(gate, _mm512_add_ps(_mm512_set1_ps(1.0f), e));
 }
 
-/* cmi_bf16_from_f32 of v, which is finite or infinite. */
+/* cmi_bf16_from_f32 of v, which is no NaN; a subnormal v has become zero in its last product. */
 static CMI_ALWAYS_INLINE __m256i i8_round_bf16(__m512 v)
 {
     __m512i u = _mm512_castps_si512(v);
@@ -138,28 +233,31 @@ static CMI_ALWAYS_INLINE __m256i i8_round_bf16(__m512 v)
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
 }
 
-/* A row's outputs of one block, or with SWIGLU of two, to the columns of y from col on. */
-static CMI_ALWAYS_INLINE void i8_write(const cmi_gemm_i8_args *args, const i8_tile *tile,
-                                       const i8_sums sums, uint32_t n_rows, size_t row, size_t col,
-                                       uint32_t c)
+static CMI_ALWAYS_INLINE char *i8_y(const cmi_gemm_i8_args *args, size_t row, size_t col)
+{
+    const size_t bytes = args->out == CMI_I8_OUT_BF16 ? sizeof(cmi_bf16) : sizeof(float);
+    return (char *)args->y + (row * args->y_stride + col) * bytes;
+}
+
+/* The outputs of a row tile and a block, or with SWIGLU two blocks, in the columns from col on. */
+static void i8_write(const cmi_gemm_i8_args *args, const int8_t *header, i8_sums sums[2],
+                     uint32_t n_rows, size_t row, size_t col)
 {
     const __mmask16 mask = lanes_left(col, args->n_cols);
-    const int8_t *header = tile->w[c] - CMI_I8_HEADER_BYTES;
+    const int8_t *up_header = header + cmi_i8_block_bytes(args->n_k);
     for (uint32_t r = 0; r < n_rows; r++) {
         const float x_scale = args->x_scale[row + r];
-        const size_t at = (row + r) * args->y_stride + col;
-        float *y = (float *)args->y + at;
-        __m512 v = i8_scaled(sums[r][c], header, x_scale);
+        void *y = i8_y(args, row + r, col);
+        __m512 v = i8_scaled(sums[0][r], header, x_scale);
         switch (args->out) {
         case CMI_I8_OUT_BF16:
-            _mm256_mask_storeu_epi16((cmi_bf16 *)args->y + at, mask, i8_round_bf16(v));
+            _mm256_mask_storeu_epi16(y, mask, i8_round_bf16(v));
             continue;
         case CMI_I8_OUT_ADD:
             v = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), v);
             break;
         case CMI_I8_OUT_SWIGLU:
-            v = _mm512_mul_ps(i8_silu(v), i8_scaled(sums[r][c + 1],
-                                                    tile->w[c + 1] - CMI_I8_HEADER_BYTES, x_scale));
+            v = _mm512_mul_ps(i8_silu(v), i8_scaled(sums[1][r], up_header, x_scale));
             break;
         case CMI_I8_OUT_F32:
             break;
@@ -168,35 +266,53 @@ static CMI_ALWAYS_INLINE void i8_write(const cmi_gemm_i8_args *args, const i8_ti
     }
 }
 
+/* The lines of y that the tile will write: fetched during the products, since a miss at the end
+ * stalls (3 % at 512 rows, k 2048). */
+static void i8_prefetch_y(const cmi_gemm_i8_args *args, uint32_t n_rows, size_t row, size_t col)
+{
+    for (uint32_t r = 0; r < n_rows; r++) {
+        _mm_prefetch(i8_y(args, row + r, col), _MM_HINT_T0);
+    }
+}
+
 void cmi_gemm_i8_avx512_vnni(const cmi_gemm_i8_args *args)
 {
-    const bool is_swiglu = args->out == CMI_I8_OUT_SWIGLU;
-    const size_t n_blocks =
-        CMI_DIV_UP((size_t)args->n_cols, (size_t)CMI_I8_BLOCK_COLS) * (is_swiglu ? 2 : 1);
-    const size_t block_bytes = cmi_i8_block_bytes(args->n_k);
+    if (args->n_rows == 0 || args->n_cols == 0) {
+        return;
+    }
+    const uint32_t n_parts = args->out == CMI_I8_OUT_SWIGLU ? 2 : 1;
+    const size_t part_bytes = cmi_i8_block_bytes(args->n_k), unit_bytes = n_parts * part_bytes;
+    const size_t n_units = CMI_DIV_UP((size_t)args->n_cols, (size_t)CMI_I8_BLOCK_COLS);
+    const size_t panel_units = CMI_MAX(I8_PANEL_BYTES / unit_bytes, (size_t)1);
     const uint32_t n_tiles = CMI_DIV_UP(args->n_rows, (uint32_t)I8_ROWS);
-    i8_tile tile = {.x_stride = args->x_stride,
+    const int8_t *end = (const int8_t *)args->w + n_units * unit_bytes;
+    i8_pass pass = {.x_stride = args->x_stride,
                     .n_groups = CMI_DIV_UP(args->n_k, (uint32_t)CMI_I8_GROUP)};
-    i8_sums sums;
-    for (size_t block = 0; block < n_blocks; block += I8_BLOCKS) {
-        for (size_t c = 0; c < I8_BLOCKS; c++) {
-            tile.w[c] = (const int8_t *)args->w + CMI_I8_HEADER_BYTES +
-                        CMI_MIN(block + c, n_blocks - 1) * block_bytes;
-        }
+    i8_sums sums[2];
+    for (size_t unit = 0; unit < n_units; unit += panel_units) {
+        const size_t units_end = CMI_MIN(unit + panel_units, n_units);
+        pass.ahead = (const int8_t *)args->w + units_end * unit_bytes;
         uint32_t row = 0;
         for (uint32_t t = 0; t < n_tiles; t++) {
-            const uint32_t n_rows = CMI_DIV_UP(args->n_rows - row, n_tiles - t);
-            tile.x = args->x + row * args->x_stride;
-            i8_dot_rows(&tile, n_rows, sums);
-            if (is_swiglu) {
-                i8_write(args, &tile, sums, n_rows, row, block / 2 * CMI_I8_BLOCK_COLS, 0);
-            } else {
-                i8_write(args, &tile, sums, n_rows, row, block * CMI_I8_BLOCK_COLS, 0);
-                if (block + 1 < n_blocks) {
-                    i8_write(args, &tile, sums, n_rows, row, (block + 1) * CMI_I8_BLOCK_COLS, 1);
+            pass.n_rows = CMI_DIV_UP(args->n_rows - row, n_tiles - t);
+            pass.x = args->x + row * args->x_stride;
+            for (size_t u = unit; u < units_end; u++) {
+                const int8_t *header = (const int8_t *)args->w + u * unit_bytes;
+                i8_prefetch_y(args, pass.n_rows, row, u * CMI_I8_BLOCK_COLS);
+                for (uint32_t part = 0; part < n_parts; part++) {
+                    pass.w = header + part * part_bytes + CMI_I8_HEADER_BYTES;
+                    if (n_tiles == 1) {
+                        i8_dot_stream(&pass, sums[part]);
+                        continue;
+                    }
+                    pass.ahead_lines = pass.ahead < end ? CMI_DIV_UP(I8_CHUNK, n_tiles) : 0;
+                    i8_dot_panel(&pass, sums[part]);
+                    pass.ahead +=
+                        pass.ahead_lines * I8_LINE * CMI_DIV_UP(pass.n_groups, (size_t)I8_CHUNK);
                 }
+                i8_write(args, header, sums, pass.n_rows, row, u * CMI_I8_BLOCK_COLS);
             }
-            row += n_rows;
+            row += pass.n_rows;
         }
     }
 }
