@@ -36,16 +36,17 @@ run_instruction(const dot_step *s, float *out)
 
 static const uint32_t cpu_flag = CMI_CPU_NEON_BF16;
 
+/* As numbers, because not every assembler that compiles the rest knows the names. */
+#define BFMLALT_V0_V1_V2 ".inst 0x6EC2FC20\n\t"
+#define BFMLALB_V0_V1_V2 ".inst 0x2EC2FC20\n\t"
+
 static void run_instruction(const dot_step *s, float *out)
 {
     for (size_t l = 0; l < N_LANES; l += 4) {
-        float32x4_t acc = vld1q_f32(s->acc + l);
-        uint16x8_t x = vld1q_u16(s->x + 2 * l), w = vld1q_u16(s->w + 2 * l);
-        __asm__(".arch_extension bf16\n\t"
-                "bfmlalt %0.4s, %1.8h, %2.8h\n\t"
-                "bfmlalb %0.4s, %1.8h, %2.8h"
-                : "+w"(acc)
-                : "w"(x), "w"(w));
+        register float32x4_t acc __asm__("v0") = vld1q_f32(s->acc + l);
+        register uint16x8_t x __asm__("v1") = vld1q_u16(s->x + 2 * l);
+        register uint16x8_t w __asm__("v2") = vld1q_u16(s->w + 2 * l);
+        __asm__(BFMLALT_V0_V1_V2 BFMLALB_V0_V1_V2 : "+w"(acc) : "w"(x), "w"(w));
         vst1q_f32(out + l, acc);
     }
 }
