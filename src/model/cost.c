@@ -6,7 +6,7 @@
 
 /* What the rows of a step add up to. */
 typedef struct step_rows {
-    double n_rows, n_decode, n_expanded, n_head;
+    double n_rows, n_decode, n_expanded;
     double keys;        /* over all rows the positions that they attend to */
     double decode_keys; /* of decode rows; prefill has the rest */
     double stored;      /* positions whose KV is read: a span's rows share it */
@@ -37,11 +37,11 @@ static void add_ffn(cmi_cost_part *part, double n_rows, double n_used, uint32_t 
                              linear_bytes(part->dtype, hidden, width));
 }
 
-static step_rows count_rows(const cmi_cost_span *spans, uint32_t n_spans, uint32_t n_head_rows)
+static step_rows count_rows(const cmi_cost_batch *batch)
 {
-    step_rows r = {.n_head = n_head_rows};
-    for (uint32_t i = 0; i < n_spans; i++) {
-        const cmi_cost_span *span = &spans[i];
+    step_rows r = {0};
+    for (uint32_t i = 0; i < batch->n_spans; i++) {
+        const cmi_cost_span *span = &batch->spans[i];
         double n = span->n_rows;
         double keys = n * span->position + n * (n + 1) / 2;
         r.n_rows += n;
@@ -62,15 +62,14 @@ static void add_attention(cmi_cost *cost, const cmi_cost_model *m, const step_ro
     const cmi_model_config *c = m->config;
     const uint32_t heads = c->num_attention_heads, rank = c->kv_lora_rank;
     const uint32_t nope = c->qk_nope_head_dim, rope = c->qk_rope_head_dim, v = c->v_head_dim;
-    cmi_cost_part *projections = &cost->parts[CMI_COST_PROJECTIONS];
-    cmi_cost_part *absorption = &cost->parts[CMI_COST_ABSORPTION];
+    cmi_cost_part *prolog = &cost->parts[CMI_COST_PROLOG];
     cmi_cost_part *attention = &cost->parts[CMI_COST_ATTENTION];
-    add_linear(projections, r->n_rows, c->q_lora_rank + rank + rope, c->hidden_size);
-    add_linear(projections, r->n_rows, heads * (nope + rope),
+    add_linear(prolog, r->n_rows, c->q_lora_rank + rank + rope, c->hidden_size);
+    add_linear(prolog, r->n_rows, heads * (nope + rope),
                c->q_lora_rank > 0 ? c->q_lora_rank : c->hidden_size);
-    add_linear(projections, r->n_rows, c->hidden_size, heads * v);
-    add_linear(absorption, r->n_decode, heads * rank, nope);
-    add_linear(absorption, r->n_decode, heads * v, rank);
+    add_linear(&cost->parts[CMI_COST_ABSORPTION], r->n_decode, heads * rank, nope);
+    add_linear(&cost->parts[CMI_COST_VALUES_UP], r->n_decode, heads * v, rank);
+    add_linear(&cost->parts[CMI_COST_OUTPUT], r->n_rows, c->hidden_size, heads * v);
     add_linear(&cost->parts[CMI_COST_EXPANSION], r->n_expanded, heads * (nope + v), rank);
     /* A key costs a head in expanded form nope + rope + v multiply-adds, absorbed twice the rank
      * and rope. */
@@ -79,10 +78,10 @@ static void add_attention(cmi_cost *cost, const cmi_cost_model *m, const step_ro
     attention->bytes += r->stored * (double)m->kv_layout.layer_bytes / CMI_KV_PAGE_TOKENS;
 }
 
-static void add_moe(cmi_cost *cost, const cmi_model_config *c, double n_rows)
+static void add_moe(cmi_cost *cost, const cmi_model_config *c, double n_rows, double n_used)
 {
     const double experts = c->n_routed_experts, k = c->num_experts_per_tok;
-    const double n_used = experts * (1 - pow(1 - k / experts, n_rows));
+    n_used = n_used > 0 ? n_used : experts * (1 - pow(1 - k / experts, n_rows));
     add_linear(&cost->parts[CMI_COST_GATE], n_rows, c->n_routed_experts, c->hidden_size);
     add_ffn(&cost->parts[CMI_COST_ROUTED], n_rows * k, n_used, c->hidden_size,
             c->moe_intermediate_size);
@@ -92,8 +91,7 @@ static void add_moe(cmi_cost *cost, const cmi_model_config *c, double n_rows)
     }
 }
 
-cmi_cost cmi_cost_step(const cmi_cost_model *m, const cmi_cost_span *spans, uint32_t n_spans,
-                       uint32_t n_head_rows)
+cmi_cost cmi_cost_step(const cmi_cost_model *m, const cmi_cost_batch *batch)
 {
     const cmi_model_config *c = m->config;
     const cmi_dtype linears = m->weights_dtype;
@@ -105,18 +103,19 @@ cmi_cost cmi_cost_step(const cmi_cost_model *m, const cmi_cost_span *spans, uint
     }
     cost.parts[CMI_COST_ABSORPTION].dtype = attention;
     cost.parts[CMI_COST_ATTENTION].dtype = attention;
+    cost.parts[CMI_COST_VALUES_UP].dtype = attention;
     cost.parts[CMI_COST_GATE].dtype = CMI_DTYPE_F32;
     cost.parts[CMI_COST_HEAD].dtype = int8_head ? CMI_DTYPE_I8 : attention;
-    step_rows r = count_rows(spans, n_spans, n_head_rows);
+    step_rows r = count_rows(batch);
     for (uint32_t i = 0; i < c->num_hidden_layers; i++) {
         add_attention(&cost, m, &r);
         if (cmi_model_config_is_moe(c, i)) {
-            add_moe(&cost, c, r.n_rows);
+            add_moe(&cost, c, r.n_rows, batch->n_experts);
         } else {
             add_ffn(&cost.parts[CMI_COST_DENSE], r.n_rows, 1, c->hidden_size, c->intermediate_size);
         }
     }
-    add_linear(&cost.parts[CMI_COST_HEAD], r.n_head, c->vocab_size, c->hidden_size);
+    add_linear(&cost.parts[CMI_COST_HEAD], batch->n_head_rows, c->vocab_size, c->hidden_size);
     return cost;
 }
 
@@ -138,23 +137,29 @@ double cmi_cost_bytes(const cmi_cost *cost)
     return bytes;
 }
 
+void cmi_cost_add_part_time(cmi_cost_time *time, const cmi_cost_part *part,
+                            const cmi_cost_rates *rates)
+{
+    double *computing = &time->f32, rate = rates->f32_ops;
+    if (part->dtype == CMI_DTYPE_I8) {
+        computing = &time->i8;
+        rate = rates->i8_ops;
+    } else if (part->dtype == CMI_DTYPE_BF16) {
+        computing = &time->bf16;
+        rate = rates->bf16_ops;
+    }
+    double read_seconds = part->bytes / rates->read_bytes, ops_seconds = part->ops / rate;
+    if (ops_seconds > read_seconds) {
+        *computing += ops_seconds;
+    } else {
+        time->read += read_seconds;
+    }
+}
+
 void cmi_cost_add_time(cmi_cost_time *time, const cmi_cost *cost, const cmi_cost_rates *rates)
 {
     for (uint32_t i = 0; i < CMI_COST_N_PARTS; i++) {
-        const cmi_cost_part *part = &cost->parts[i];
-        double *computing = part->dtype == CMI_DTYPE_I8     ? &time->i8
-                            : part->dtype == CMI_DTYPE_BF16 ? &time->bf16
-                                                            : &time->f32;
-        double rate = part->dtype == CMI_DTYPE_I8     ? rates->i8_ops
-                      : part->dtype == CMI_DTYPE_BF16 ? rates->bf16_ops
-                                                      : rates->f32_ops;
-        double read_seconds = part->bytes / rates->read_bytes;
-        double ops_seconds = part->ops / rate;
-        if (ops_seconds > read_seconds) {
-            *computing += ops_seconds;
-        } else {
-            time->read += read_seconds;
-        }
+        cmi_cost_add_part_time(time, &cost->parts[i], rates);
     }
 }
 

@@ -12,12 +12,14 @@
 #include "model/kv_layout.h"
 
 typedef enum cmi_cost_part_id {
-    CMI_COST_PROJECTIONS, /* q_a, q_b, kv_a, o */
-    CMI_COST_ABSORPTION,  /* decode: the halves of kv_b, on queries and outputs */
-    CMI_COST_EXPANSION,   /* prefill: kv_b on stored rows */
-    CMI_COST_ATTENTION,   /* scores and values, and KV */
-    CMI_COST_GATE,
+    CMI_COST_PROLOG,     /* q_a, kv_a, q_b */
+    CMI_COST_ABSORPTION, /* decode: K's half of kv_b on queries */
+    CMI_COST_EXPANSION,  /* prefill: kv_b on stored rows */
+    CMI_COST_ATTENTION,  /* scores and values, and KV */
+    CMI_COST_VALUES_UP,  /* decode: V's half of kv_b on what attention gives */
+    CMI_COST_OUTPUT,     /* o */
     CMI_COST_DENSE,
+    CMI_COST_GATE,
     CMI_COST_SHARED, /* experts */
     CMI_COST_ROUTED, /* experts: for each row the k it is sent to; bytes of those that get any */
     CMI_COST_HEAD,
@@ -50,10 +52,16 @@ typedef struct cmi_cost_span {
     bool is_prefill;
 } cmi_cost_span;
 
-/* The cost of one step of the main model, of which n_head_rows rows go through the head. Which
- * experts get rows is taken as independent and uniform: of E, E (1 - (1 - k/E)^rows) do. */
-cmi_cost cmi_cost_step(const cmi_cost_model *model, const cmi_cost_span *spans, uint32_t n_spans,
-                       uint32_t n_head_rows);
+typedef struct cmi_cost_batch {
+    const cmi_cost_span *spans;
+    uint32_t n_spans;
+    uint32_t n_head_rows; /* that go through the head */
+    uint32_t n_experts;   /* of a layer that get rows. 0: taken as chosen independently and
+                             uniformly; of E, E (1 - (1 - k/E)^rows) do */
+} cmi_cost_batch;
+
+/* The cost of one step of the main model. */
+cmi_cost cmi_cost_step(const cmi_cost_model *model, const cmi_cost_batch *batch);
 
 double cmi_cost_ops(const cmi_cost *cost); /* of all parts */
 double cmi_cost_bytes(const cmi_cost *cost);
@@ -70,6 +78,8 @@ typedef struct cmi_cost_time {
 
 /* Adds to time, for every part, the larger of its seconds of reading and of computing: parts run
  * one after the other, inside a part reading and computing overlap. */
+void cmi_cost_add_part_time(cmi_cost_time *time, const cmi_cost_part *part,
+                            const cmi_cost_rates *rates);
 void cmi_cost_add_time(cmi_cost_time *time, const cmi_cost *cost, const cmi_cost_rates *rates);
 double cmi_cost_seconds(const cmi_cost_time *time); /* the sum */
 

@@ -311,19 +311,42 @@ void cmi_forward_begin(cmi_forward *f, const cmi_batch *batch)
 
 typedef void stage_fn(cmi_forward *f);
 
-static stage_fn *const dense_stages[] = {cmi_stage_mla_prolog, cmi_stage_attention,
-                                         cmi_stage_output_projection, cmi_stage_dense_ffn};
+static const struct {
+    const char *name;
+    stage_fn *fn;
+} stages[] = {
+    [CMI_STAGE_MLA_PROLOG] = {"mla_prolog", cmi_stage_mla_prolog},
+    [CMI_STAGE_ATTENTION] = {"attention", cmi_stage_attention},
+    [CMI_STAGE_OUTPUT_PROJECTION] = {"output_projection", cmi_stage_output_projection},
+    [CMI_STAGE_DENSE_FFN] = {"dense_ffn", cmi_stage_dense_ffn},
+    [CMI_STAGE_GATE] = {"gate", cmi_stage_gate},
+    [CMI_STAGE_DISPATCH] = {"dispatch", cmi_stage_dispatch},
+    [CMI_STAGE_GROUPED_EXPERTS] = {"grouped_experts", cmi_stage_grouped_experts},
+    [CMI_STAGE_COMBINE] = {"combine", cmi_stage_combine},
+};
 
-static stage_fn *const moe_stages[] = {
-    cmi_stage_mla_prolog, cmi_stage_attention, cmi_stage_output_projection,
-    cmi_stage_gate,       cmi_stage_dispatch,  cmi_stage_grouped_experts,
-    cmi_stage_combine};
+static const cmi_stage dense_stages[] = {CMI_STAGE_MLA_PROLOG, CMI_STAGE_ATTENTION,
+                                         CMI_STAGE_OUTPUT_PROJECTION, CMI_STAGE_DENSE_FFN};
+
+static const cmi_stage moe_stages[] = {
+    CMI_STAGE_MLA_PROLOG, CMI_STAGE_ATTENTION, CMI_STAGE_OUTPUT_PROJECTION,
+    CMI_STAGE_GATE,       CMI_STAGE_DISPATCH,  CMI_STAGE_GROUPED_EXPERTS,
+    CMI_STAGE_COMBINE};
+
+const char *cmi_stage_name(cmi_stage stage)
+{
+    return stages[stage].name;
+}
+
+cmi_stage cmi_forward_next_stage(const cmi_forward *f)
+{
+    return f->layer->is_moe ? moe_stages[f->stage_idx] : dense_stages[f->stage_idx];
+}
 
 cmi_status cmi_forward_advance(cmi_forward *f)
 {
-    stage_fn *const *stages = f->layer->is_moe ? moe_stages : dense_stages;
     uint32_t n_stages = f->layer->is_moe ? CMI_LEN(moe_stages) : CMI_LEN(dense_stages);
-    stages[f->stage_idx](f);
+    stages[cmi_forward_next_stage(f)].fn(f);
     if (++f->stage_idx < n_stages) {
         return CMI_IN_PROGRESS;
     }

@@ -43,6 +43,11 @@ typedef struct cmi_batch {
      * (h_i, token i+1) has position i+1, where its KV goes. NULL: a pass through the main model.
      * May point into cmi_forward_hidden() of the pass before. */
     const float *mtp_hidden; /* [n_rows][hidden_size] */
+    /* For measuring under a given load: the experts of every row in every layer, distinct for a
+     * row, instead of the gate's choice. Their weights are those of the gate's choice. NULL: the
+     * gate's.
+     */
+    const uint32_t *expert_ids; /* [n_rows][num_experts_per_tok] */
 } cmi_batch;
 
 typedef struct cmi_forward_options {
@@ -69,6 +74,23 @@ void cmi_forward_destroy(cmi_forward *forward); /* NULL is fine */
 uint64_t cmi_forward_estimate_bytes(const cmi_forward_options *opt);
 
 void cmi_forward_begin(cmi_forward *forward, const cmi_batch *batch);
+
+/* The stages of a layer, in their order; a layer has either the dense one or those of experts. */
+typedef enum cmi_stage {
+    CMI_STAGE_MLA_PROLOG,
+    CMI_STAGE_ATTENTION,
+    CMI_STAGE_OUTPUT_PROJECTION,
+    CMI_STAGE_DENSE_FFN,
+    CMI_STAGE_GATE,
+    CMI_STAGE_DISPATCH,
+    CMI_STAGE_GROUPED_EXPERTS,
+    CMI_STAGE_COMBINE,
+    CMI_N_STAGES,
+} cmi_stage;
+const char *cmi_stage_name(cmi_stage stage); /* "mla_prolog", ... */
+
+/* What the next cmi_forward_advance will run. */
+cmi_stage cmi_forward_next_stage(const cmi_forward *forward);
 
 /* Runs the next stage. CMI_IN_PROGRESS while stages are left, then CMI_OK. */
 CMI_NODISCARD cmi_status cmi_forward_advance(cmi_forward *forward);

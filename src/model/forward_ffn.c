@@ -58,6 +58,10 @@ static void select_experts(cmi_forward *f, uint32_t row)
     size_t k = c->num_experts_per_tok;
     cmi_gate_select(c, f->s.gate_logits + (size_t)row * c->n_routed_experts, f->layer->gate_bias,
                     f->s.expert_ids + row * k, f->s.expert_weights + row * k);
+    if (f->batch->expert_ids != NULL) {
+        memcpy(f->s.expert_ids + row * k, f->batch->expert_ids + row * k,
+               k * sizeof *f->s.expert_ids);
+    }
 }
 
 /* The gate is float32 in every compute type: it reads the normed row unrounded. */

@@ -46,6 +46,13 @@ static cmi_cost_model model_of(cmi_dtype weights_dtype)
                             .kv_layout = cmi_kv_layout_make(&config, CMI_DTYPE_BF16, false)};
 }
 
+static cmi_cost step(const cmi_cost_model *m, const cmi_cost_span *spans, uint32_t n_spans,
+                     uint32_t n_head_rows)
+{
+    const cmi_cost_batch batch = {spans, n_spans, n_head_rows, 0};
+    return cmi_cost_step(m, &batch);
+}
+
 static void expect_near(double got, double want, double relative)
 {
     if (!(fabs(got - want) <= relative * fabs(want))) {
@@ -58,7 +65,7 @@ static void a_decoded_token_reads_what_it_uses_once(void **state)
     (void)state;
     cmi_cost_model m = model_of(CMI_DTYPE_BF16);
     const cmi_cost_span span = {.n_rows = 1, .position = 4096};
-    cmi_cost cost = cmi_cost_step(&m, &span, 1, 1);
+    cmi_cost cost = step(&m, &span, 1, 1);
     const double weights = 4 * (projections + absorbed) + dense + 3 * (6 + 2) * expert + head;
     expect_near(weights, 401.7e6, 1e-3);
     const double keys = 4097;
@@ -75,7 +82,7 @@ static void int8_weights_are_half_as_many_bytes(void **state)
     (void)state;
     cmi_cost_model m = model_of(CMI_DTYPE_I8);
     const cmi_cost_span span = {.n_rows = 1, .position = 0};
-    cmi_cost cost = cmi_cost_step(&m, &span, 1, 1);
+    cmi_cost cost = step(&m, &span, 1, 1);
     const double outputs =
         4 * (2112.0 + 3072 + 2048) + (2 * 10944.0 + 2048) + 3 * 6 * (2 * 1408.0 + 2048);
     const double shared_outputs = 3 * (2 * 2816.0 + 2048);
@@ -85,7 +92,7 @@ static void int8_weights_are_half_as_many_bytes(void **state)
     assert_int_equal(cost.parts[CMI_COST_HEAD].dtype, CMI_DTYPE_I8);
     assert_int_equal(cost.parts[CMI_COST_ABSORPTION].dtype, CMI_DTYPE_BF16);
     m.int8_head = false;
-    cost = cmi_cost_step(&m, &span, 1, 1);
+    cost = step(&m, &span, 1, 1);
     assert_int_equal(cost.parts[CMI_COST_HEAD].dtype, CMI_DTYPE_BF16);
 }
 
@@ -97,12 +104,15 @@ static void a_batch_shares_weights_but_not_kv(void **state)
     for (uint32_t i = 0; i < 32; i++) {
         spans[i] = (cmi_cost_span){.n_rows = 1, .position = 1023};
     }
-    cmi_cost one = cmi_cost_step(&m, spans, 1, 1), all = cmi_cost_step(&m, spans, 32, 32);
+    cmi_cost one = step(&m, spans, 1, 1), all = step(&m, spans, 32, 32);
     expect_near(cmi_cost_ops(&all), 32 * cmi_cost_ops(&one), 1e-12);
-    expect_near(all.parts[CMI_COST_PROJECTIONS].bytes, one.parts[CMI_COST_PROJECTIONS].bytes, 0);
+    expect_near(all.parts[CMI_COST_PROLOG].bytes, one.parts[CMI_COST_PROLOG].bytes, 0);
     expect_near(all.parts[CMI_COST_ATTENTION].bytes, 32.0 * 4 * 1024 * 1152, 1e-12);
     /* 64 (1 - (58/64)^32) = 61.25769 experts in each of three layers */
     expect_near(all.parts[CMI_COST_ROUTED].bytes, 3 * 61.25769 * 2 * expert, 1e-5);
+    const cmi_cost_batch known = {spans, 32, 32, 10};
+    all = cmi_cost_step(&m, &known);
+    expect_near(all.parts[CMI_COST_ROUTED].bytes, 3 * 10 * 2 * expert, 1e-12);
 }
 
 static void chunks_of_a_prompt_add_up_to_it(void **state)
@@ -111,9 +121,8 @@ static void chunks_of_a_prompt_add_up_to_it(void **state)
     cmi_cost_model m = model_of(CMI_DTYPE_I8);
     const cmi_cost_span whole = {1024, 0, 1024, true};
     const cmi_cost_span parts[] = {{512, 0, 512, true}, {512, 512, 512, true}};
-    cmi_cost all = cmi_cost_step(&m, &whole, 1, 1);
-    cmi_cost first = cmi_cost_step(&m, &parts[0], 1, 0),
-             second = cmi_cost_step(&m, &parts[1], 1, 1);
+    cmi_cost all = step(&m, &whole, 1, 1);
+    cmi_cost first = step(&m, &parts[0], 1, 0), second = step(&m, &parts[1], 1, 1);
     expect_near(cmi_cost_ops(&all), cmi_cost_ops(&first) + cmi_cost_ops(&second), 1e-12);
     /* 1024 * 1025 / 2 pairs, for each of 16 heads 128 + 64 + 128 multiply-adds in 4 layers */
     expect_near(all.parts[CMI_COST_ATTENTION].ops, 524800.0 * 16 * 320 * 2 * 4, 1e-12);
@@ -129,7 +138,7 @@ static void a_full_step_reads_what_is_loaded(void **state)
     (void)state;
     cmi_cost_model m = model_of(CMI_DTYPE_I8);
     const cmi_cost_span spans[] = {{.n_rows = 1}, {100000, 0, 100000, true}};
-    cmi_cost cost = cmi_cost_step(&m, spans, 2, 1);
+    cmi_cost cost = step(&m, spans, 2, 1);
     double bytes = cmi_cost_bytes(&cost) - cost.parts[CMI_COST_ATTENTION].bytes;
     const cmi_weights_options opt = {.dtype = CMI_DTYPE_I8, .int8_head = true};
     double loaded = (double)cmi_weights_estimate_bytes(&config, &opt);
@@ -140,7 +149,7 @@ static void time_is_the_larger_of_both_in_every_part(void **state)
 {
     (void)state;
     cmi_cost cost = {0};
-    cost.parts[CMI_COST_PROJECTIONS] = (cmi_cost_part){CMI_DTYPE_I8, 600, 10};
+    cost.parts[CMI_COST_PROLOG] = (cmi_cost_part){CMI_DTYPE_I8, 600, 10};
     cost.parts[CMI_COST_ROUTED] = (cmi_cost_part){CMI_DTYPE_I8, 100, 50};
     cost.parts[CMI_COST_ATTENTION] = (cmi_cost_part){CMI_DTYPE_BF16, 90, 1};
     cost.parts[CMI_COST_GATE] = (cmi_cost_part){CMI_DTYPE_F32, 8, 0};

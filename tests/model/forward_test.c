@@ -566,6 +566,53 @@ static void bits_do_not_depend_on_the_rest_of_the_batch(void **state)
     bits_do_not_depend_on_the_rest_of_the_batch_in(*state, CMI_DTYPE_I8);
 }
 
+/* Rows 0 .. N-2 go to the same experts twice, the last one to others: only it changes. The stages
+ * that are told are those that a layer has. */
+static void experts_can_be_given(void **state)
+{
+    enum { N_ROWS = 5, K = 4 };
+    const model_spec *spec = *state;
+    rig r;
+    rig_options opt = {.dtype = CMI_DTYPE_BF16,
+                       .isa = cmi_isa_best(cmi_cpu_flags()),
+                       .n_threads = 2,
+                       .max_rows = N_ROWS};
+    choose_tokens(spec);
+    assert_int_equal(spec->num_experts_per_tok, K);
+    random_model *model = random_model_create(spec);
+    rig_open(&r, model, &opt);
+    uint32_t expert_ids[N_ROWS][K];
+    for (uint32_t i = 0; i < N_ROWS * K; i++) {
+        expert_ids[i / K][i % K] = (i / K + 3 * (i % K)) % spec->n_routed_experts;
+    }
+    const cmi_batch_span span = rig_span(&r, 0, 0, N_ROWS, 0, true);
+    const cmi_batch batch = {.token_ids = tokens,
+                             .spans = &span,
+                             .n_rows = N_ROWS,
+                             .n_spans = 1,
+                             .expert_ids = expert_ids[0]};
+    const size_t width = spec->hidden_size;
+    float *first = cmi_alloc(N_ROWS * width, sizeof *first);
+    uint32_t n_grouped = 0;
+    cmi_forward_begin(r.forward, &batch);
+    do {
+        n_grouped += cmi_forward_next_stage(r.forward) == CMI_STAGE_GROUPED_EXPERTS ? 1 : 0;
+    } while (cmi_forward_advance(r.forward) == CMI_IN_PROGRESS);
+    assert_int_equal(n_grouped, spec->num_hidden_layers - spec->first_k_dense_replace);
+    memcpy(first, cmi_forward_hidden(r.forward), N_ROWS * width * sizeof *first);
+    for (uint32_t k = 0; k < K; k++) {
+        expert_ids[N_ROWS - 1][k] = spec->n_routed_experts - 1 - k;
+    }
+    cmi_forward_run(r.forward, &batch);
+    const float *second = cmi_forward_hidden(r.forward);
+    assert_memory_equal(second, first, (N_ROWS - 1) * width * sizeof *first);
+    assert_memory_not_equal(second + (N_ROWS - 1) * width, first + (N_ROWS - 1) * width,
+                            width * sizeof *first);
+    cmi_free(first);
+    rig_close(&r);
+    random_model_destroy(model);
+}
+
 int main(void)
 {
 #define ON(test, spec)                                                                             \
@@ -593,6 +640,7 @@ int main(void)
         ON(bits_do_not_depend_on_chunk_threads_or_isa, prime),
         ON(bits_do_not_depend_on_the_rest_of_the_batch, odd),
         ON(bits_do_not_depend_on_the_rest_of_the_batch, dense),
+        ON(experts_can_be_given, v3),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
