@@ -14,8 +14,10 @@ typedef struct bench_options {
     const char *shapes;
     const char *config;
     cmi_option_list overrides;
+    const char *routing;
     const char *n_prompt, *n_gen, *depth, *batch, *prompt_batch;
-    uint32_t seed;
+    uint32_t seed, pool_mib;
+    double seconds;
     cmi_bench_kernels_options kernels_options;
     cmi_bench_models_options models_options;
     /* what they come to */
@@ -40,6 +42,8 @@ static void print_help(const cmi_option *own, const cmi_option *model)
            "  cminfer bench models/matrix-tiny -p 128,1024 -n 64 -d 0,512\n"
            "  cminfer bench /data/DeepSeek-V2-Lite -q w8a8-int8 -p 1024,4096 -n 64 --batch 1,32\n"
            "  cminfer bench --config config.json --random-weights --override num_hidden_layers=4\n"
+           "  cminfer bench --config config.json --random-weights -p 32,512 -n 0 --stages \\\n"
+           "      --routing zipf\n"
            "  cminfer bench --kernels --only gemm_i8 --shapes 512x7168x7168,8x7168x7168 --json\n"
            "  cminfer bench --machine --profile machine.json\n");
 }
@@ -72,7 +76,8 @@ static bool has_model_options(const bench_options *opt)
 {
     return opt->n_prompt != NULL || opt->n_gen != NULL || opt->depth != NULL ||
            opt->batch != NULL || opt->prompt_batch != NULL || opt->overrides.n_items > 0 ||
-           opt->random_weights || opt->config != NULL;
+           opt->random_weights || opt->config != NULL || opt->routing != NULL ||
+           opt->models_options.with_stages;
 }
 
 /* What excludes each other, what is missing. */
@@ -101,7 +106,7 @@ static const char *what_is_wrong(const bench_options *opt)
     if ((opt->shapes != NULL || opt->kernels_options.only != NULL) && !opt->kernels) {
         return "--only and --shapes go with --kernels";
     }
-    if (opt->kernels_options.seconds < 0) {
+    if (opt->seconds < 0) {
         return "--seconds takes a positive number";
     }
     if (opt->json && opt->output != NULL) {
@@ -146,10 +151,16 @@ static cmi_status check(bench_options *opt, cmi_error *err)
         return cmi_error_set(err, CMI_ERR_INVALID, "--output takes md, csv or json, not \"%s\"",
                              format);
     }
+    if (opt->routing != NULL &&
+        !cmi_bench_routing_parse(opt->routing, &opt->models_options.routing)) {
+        return cmi_error_set(err, CMI_ERR_INVALID,
+                             "--routing takes gate, uniform or zipf, not \"%s\"", opt->routing);
+    }
     cmi_status st = cmi_cli_parse_isa(opt->model.isa, &opt->isa, err);
     if (st == CMI_OK && opt->shapes != NULL) {
         st = cmi_bench_shapes_parse(&opt->kernels_options.shapes, opt->shapes, err);
     }
+    opt->kernels_options.seconds = opt->models_options.seconds = opt->seconds;
     opt->kernels_options.with_ref = opt->isa == CMI_ISA_REF;
     if (st == CMI_OK) {
         st = cmi_bench_kernels_check(&opt->kernels_options, err);
@@ -202,12 +213,15 @@ static cmi_status bench_model(bench_options *opt, cmi_bench_rig *rig, cmi_bench_
     return st;
 }
 
+enum { KERNELS_POOL_MIB = 320u }; /* the largest matrix that --shapes takes */
+
 static cmi_status bench(bench_options *opt, cmi_error *err)
 {
     cmi_bench_rig rig;
     cmi_bench_out out = {.format = opt->format};
     uint32_t flags = cmi_cpu_flags() & cmi_isa_cpu_flags(opt->isa);
-    cmi_status st = cmi_bench_rig_init(&rig, opt->model.n_threads, flags, err);
+    uint32_t pool_mib = opt->kernels ? CMI_MAX(opt->pool_mib, KERNELS_POOL_MIB) : opt->pool_mib;
+    cmi_status st = cmi_bench_rig_init(&rig, opt->model.n_threads, flags, pool_mib, err);
     if (st == CMI_OK) {
         st = opt->machine   ? cmi_bench_machine(&rig, &out, opt->profile, err)
              : opt->kernels ? cmi_bench_kernels(&rig, &out, &opt->kernels_options, err)
@@ -217,7 +231,7 @@ static cmi_status bench(bench_options *opt, cmi_error *err)
     return st;
 }
 
-enum { OWN_ROWS = 20 };
+enum { OWN_ROWS = 23 };
 
 static void make_table(cmi_option table[OWN_ROWS], bench_options *opt)
 {
@@ -232,8 +246,14 @@ static void make_table(cmi_option table[OWN_ROWS], bench_options *opt)
          &opt->batch, 0, 0},
         {"prompt-batch", "N,...", "prompts that are packed together (default 1)", CMI_OPTION_TEXT,
          &opt->prompt_batch, 0, 0},
-        {"repetitions|r", "N", "of every row, whose median counts (default 3)", CMI_OPTION_UINT,
-         &opt->models_options.repetitions, 1, CMI_BENCH_MAX_SAMPLES},
+        {"stages", NULL, "a row for every stage of the layers, too", CMI_OPTION_FLAG,
+         &opt->models_options.with_stages, 0, 0},
+        {"routing", "HOW",
+         "to which experts: gate (the default: the model's gate decides),\n"
+         "uniform, or zipf (expert e in proportion to 1/(e + 1))",
+         CMI_OPTION_TEXT, &opt->routing, 0, 0},
+        {"repetitions|r", "N", "of every row at least, whose median counts (default 3)",
+         CMI_OPTION_UINT, &opt->models_options.repetitions, 1, CMI_BENCH_MAX_SAMPLES},
         {"config", "FILE", "a config.json instead of a model", CMI_OPTION_TEXT, &opt->config, 0, 0},
         {"random-weights", NULL, "with --config: make the weights in memory", CMI_OPTION_FLAG,
          &opt->random_weights, 0, 0},
@@ -248,8 +268,10 @@ static void make_table(cmi_option table[OWN_ROWS], bench_options *opt)
          &opt->kernels_options.only, 0, 0},
         {"shapes", "RxCxK,...", "with --kernels: sizes of matrix products", CMI_OPTION_TEXT,
          &opt->shapes, 0, 0},
-        {"seconds", "S", "with --kernels: time for each row (default 0.4)", CMI_OPTION_NUMBER,
-         &opt->kernels_options.seconds, 0, 0},
+        {"seconds", "S", "time that a row is measured for at least (default 0.5)",
+         CMI_OPTION_NUMBER, &opt->seconds, 0, 0},
+        {"memory", "MIB", "in which the memory's bandwidth is measured (default 1024)",
+         CMI_OPTION_UINT, &opt->pool_mib, 64, 1 << 20},
         {"machine", NULL, "measure the limits: dot products, multiply-adds, memory, signals",
          CMI_OPTION_FLAG, &opt->machine, 0, 0},
         {"profile", "FILE", "with --machine: write the limits to FILE, for the simulator",
@@ -265,7 +287,7 @@ static void make_table(cmi_option table[OWN_ROWS], bench_options *opt)
 
 int cmi_cmd_bench(int argc, char **argv)
 {
-    bench_options opt = {.kernels_options = {.seconds = 0.4}, .models_options = {.repetitions = 3}};
+    bench_options opt = {.seconds = 0.5, .pool_mib = 1024, .models_options = {.repetitions = 3}};
     cmi_option own_table[OWN_ROWS];
     make_table(own_table, &opt);
     int exit_status;

@@ -19,8 +19,8 @@ TINY = os.path.join(MODELS, "matrix-tiny")
 
 
 def run(*args):
-    return subprocess.run([CMINFER, "bench", *args], capture_output=True, text=True, timeout=300,
-                          check=False)
+    return subprocess.run([CMINFER, "bench", "--memory", "64", "--seconds", "0", *args],
+                          capture_output=True, text=True, timeout=300, check=False)
 
 
 class Bench(unittest.TestCase):
@@ -74,8 +74,7 @@ class Kernels(Bench):
         self.assertAlmostEqual(row["share"], amount / row["limit"] / row["seconds"], delta=1e-6)
 
     def test_every_kernel_has_rows(self):
-        rows = self.rows("--kernels", "--isa", "ref", "--shapes", "3x40x24", "--threads", "1",
-                         "--seconds", "0")
+        rows = self.rows("--kernels", "--isa", "ref", "--shapes", "3x40x24", "--threads", "1")
         for row in rows:
             self.check(row)
             self.assertEqual((row["isa"], row["threads"]), ("ref", 1))
@@ -86,7 +85,7 @@ class Kernels(Bench):
 
     def test_products(self):
         rows = self.rows("--kernels", "--only", "gemm_i8,gemm_bf16", "--shapes",
-                         "16x96x128,1x64x64", "--threads", "2", "--seconds", "0")
+                         "16x96x128,1x64x64", "--threads", "2")
         self.assertEqual({row["kernel"] for row in rows}, {"gemm_i8", "gemm_bf16"})
         for row in rows:
             self.check(row)
@@ -113,12 +112,12 @@ class Models(Bench):
 
     def test_a_model(self):
         rows = self.rows(TINY, "-p", "20,70", "-n", "3", "-d", "0,65", "--batch", "1,9",
-                         "--prompt-batch", "1,2", "-r", "1", "--threads", "2", "--isa", "ref",
+                         "--prompt-batch", "1,2", "-r", "1", "--threads", "2",
                          "--max-num-batched-tokens", "64")
         for row in rows:
             self.check(row)
-            self.assertEqual((row["model"], row["weights"], row["isa"]),
-                             ("matrix-tiny", "bf16", "ref"))
+            self.assertEqual((row["model"], row["weights"], row["stage"]),
+                             ("matrix-tiny", "bf16", "all"))
         want = [(f"pp{n}", batch, depth) for n in (20, 70) for batch in (1, 2) for depth in (0, 65)]
         want += [("tg3", batch, depth) for batch in (1, 9) for depth in (0, 65)]
         self.assertEqual([(row["test"], row["batch"], row["depth"]) for row in rows], want)
@@ -127,6 +126,28 @@ class Models(Bench):
         self.assertEqual(nine["ops"], 9 * one["ops"])
         self.assertLess(nine["bytes"], 9 * one["bytes"])
         self.assertEqual(costs["pp20", 2, 0]["ops"], 2 * costs["pp20", 1, 0]["ops"])
+
+    def test_stages(self):
+        config = os.path.join(TINY, "config.json")
+        args = ("--config", config, "--random-weights", "-p", "64", "-n", "2", "--batch", "3",
+                "-r", "1", "--threads", "2", "--stages", "--max-num-batched-tokens", "64")
+        rows = {how: self.rows(*args, "--routing", how) for how in ("gate", "uniform", "zipf")}
+        stages = ["all", "mla_prolog", "attention", "output_projection", "dense_ffn", "gate",
+                  "dispatch", "grouped_experts", "combine", "head"]
+        bytes_of_experts = {}
+        for how, of_this in rows.items():
+            self.assertEqual([row["stage"] for row in of_this], 2 * stages)
+            for test in (of_this[:len(stages)], of_this[len(stages):]):
+                self.assertAlmostEqual(sum(row["ops"] for row in test[1:]) / test[0]["ops"], 1)
+                self.assertAlmostEqual(sum(row["bytes"] for row in test[1:]) / test[0]["bytes"], 1)
+                for row in test:
+                    self.assertEqual(row["routing"], how)
+                    moves_only = row["stage"] in ("dispatch", "combine")
+                    self.assertEqual(row["share"] is None, moves_only)
+                    self.assertEqual(row["bound"] is None, moves_only)
+            bytes_of_experts[how] = of_this[-3]["bytes"]
+        # 2 steps of 3 rows with 4 of 16 experts each, of which four layers have less when skewed
+        self.assertLess(bytes_of_experts["zipf"], bytes_of_experts["uniform"])
 
     def test_random_weights(self):
         config = os.path.join(TINY, "config.json")
@@ -156,6 +177,8 @@ class Models(Bench):
                 (["--config", config, "--random-weights", "--override", "hidden_size=x"], 2,
                  "hidden_size"),
                 ([TINY, "-p", "1,x"], 2, "--n-prompt"), ([TINY, "--batch", "0"], 2, "--batch"),
+                ([TINY, "--routing", "fair"], 2, "--routing"),
+                (["--machine", "--stages"], 2, "--machine"),
                 ([TINY, "--kernels"], 2, "--kernels"), (["--machine", "-p", "1"], 2, "--machine"),
                 ([TINY, "--max-model-len", "64"], 2, "--max-model-len")):
             result = run(*args)

@@ -4,6 +4,7 @@
 
 #include "cli/bench/kernel_cases.h"
 #include "cli/bench/out.h"
+#include "cli/bench/routing.h"
 #include "cli/options.h"
 #include "engine/instance.h"
 
@@ -44,7 +45,10 @@ CMI_NODISCARD cmi_status cmi_bench_kernels(cmi_bench_rig *rig, cmi_bench_out *ou
 typedef struct cmi_bench_models_options {
     const char *name; /* of the model */
     cmi_bench_list n_prompt, prompt_batch, n_gen, batch, depth;
-    uint32_t repetitions;
+    uint32_t repetitions; /* at least; more while a test has been measured for less than seconds */
+    double seconds;
+    cmi_bench_routing routing;
+    bool with_stages; /* a row for every stage too */
 } cmi_bench_models_options;
 
 /* What an instance needs for it. */

@@ -9,9 +9,6 @@
 #include "os/clock.h"
 #include "os/host_memory.h"
 
-/* Beyond every last-level cache of today, but for some bytes of a thread's own. */
-static const size_t pool_bytes_min = (size_t)1 << 30;
-
 double cmi_bench_seconds(void)
 {
     return (double)cmi_clock_monotonic_ns() * 1e-9;
@@ -105,7 +102,7 @@ static void fill_task(void *arg, uint32_t task, uint32_t worker)
 }
 
 cmi_status cmi_bench_rig_init(cmi_bench_rig *rig, uint32_t n_threads, uint32_t cpu_flags,
-                              cmi_error *err)
+                              uint32_t pool_mib, cmi_error *err)
 {
     *rig = (cmi_bench_rig){.cpu_flags = cpu_flags};
     rig->n_threads = n_threads > 0 ? n_threads : cmi_host_processors();
@@ -117,7 +114,7 @@ cmi_status cmi_bench_rig_init(cmi_bench_rig *rig, uint32_t n_threads, uint32_t c
     rig->begin_ns = cmi_alloc(rig->n_threads, sizeof *rig->begin_ns);
     rig->finish_ns = cmi_alloc(rig->n_threads, sizeof *rig->finish_ns);
     size_t step = (size_t)rig->n_threads * CMI_BENCH_POOL_STEP;
-    size_t n_bytes = CMI_ROUND_UP(pool_bytes_min, step);
+    size_t n_bytes = CMI_ROUND_UP((size_t)pool_mib << 20, step);
     if (n_bytes > cmi_host_memory_available()) {
         return cmi_error_set(err, CMI_ERR_NO_MEMORY,
                              "measuring needs %zu MiB of memory, more than is available",

@@ -18,10 +18,11 @@ typedef struct cmi_bench_rig {
 
 enum { CMI_BENCH_POOL_STEP = 64 << 20 };
 
-/* n_threads 0: one for every processor. Fills the pool with values that are sane numbers as BF16
+/* n_threads 0: one for every processor. The pool has at least pool_mib; 1024 is beyond every
+ * last-level cache of today. Fills the pool with values that are sane numbers as BF16
  * and as float32 (+-0.5 .. 2) and any bytes as INT8. CMI_ERR_NO_MEMORY. */
 CMI_NODISCARD cmi_status cmi_bench_rig_init(cmi_bench_rig *rig, uint32_t n_threads,
-                                            uint32_t cpu_flags, cmi_error *err);
+                                            uint32_t cpu_flags, uint32_t pool_mib, cmi_error *err);
 void cmi_bench_rig_deinit(cmi_bench_rig *rig); /* zeroed is fine */
 
 /* Such values, the same for the same seed. */
