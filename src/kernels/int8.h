@@ -31,6 +31,14 @@ enum {
     CMI_I8_MAX_K = 1 << 16,    /* 255 * 128 * n_k must fit an int32 */
 };
 
+/* Bytes from row to row that suit the products: an odd number of cache lines, since rows a multiple
+ * of 4 KiB apart share cache sets, which costs up to three quarters of the speed. */
+static inline size_t cmi_i8_row_stride(size_t n_k)
+{
+    size_t lines = CMI_DIV_UP(n_k, (size_t)CMI_CACHE_LINE);
+    return (lines | 1) * CMI_CACHE_LINE;
+}
+
 /* Bytes of a block of 16 outputs with n_k inputs. */
 static inline size_t cmi_i8_block_bytes(uint32_t n_k)
 {
@@ -69,7 +77,7 @@ typedef struct cmi_gemm_i8_args {
     const float *x_scale; /* [n_rows] */
     const void *w;        /* blocks, 64-byte aligned */
     void *y;              /* [n_rows][y_stride] */
-    size_t x_stride;      /* bytes, >= n_k rounded up to 4 */
+    size_t x_stride;      /* bytes, >= n_k rounded up to 4; best cmi_i8_row_stride(n_k) */
     size_t y_stride;      /* elements of y */
     uint32_t n_rows, n_cols, n_k;
     cmi_i8_out out;

@@ -77,11 +77,10 @@ struct cmi_forward {
 
 /* linear.c */
 
-/* Bytes from row to row. INT8 rows are padded off multiples of 4 KiB, where cache sets collide. */
+/* Bytes from row to row. */
 static inline size_t cmi_operand_row_bytes(cmi_dtype dtype, size_t n)
 {
-    return dtype == CMI_DTYPE_I8 ? CMI_ROUND_UP(n, (size_t)CMI_CACHE_LINE) + CMI_CACHE_LINE
-                                 : n * cmi_dtype_bytes(dtype);
+    return dtype == CMI_DTYPE_I8 ? cmi_i8_row_stride(n) : n * cmi_dtype_bytes(dtype);
 }
 
 /* The operand will hold rows of n values as dtype. */

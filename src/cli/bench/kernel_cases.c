@@ -41,7 +41,7 @@ static void call_gemm_i8(const cmi_bench_call *call, uint32_t first_col, uint32_
                                    .x_scale = (float *)(void *)call->operands[2],
                                    .w = call->w + first_block * cmi_i8_block_bytes(c->n),
                                    .y = (float *)(void *)call->operands[1] + first_col,
-                                   .x_stride = CMI_ROUND_UP(c->n, (uint32_t)CMI_I8_GROUP),
+                                   .x_stride = cmi_i8_row_stride(c->n),
                                    .y_stride = c->n_cols,
                                    .n_rows = c->n_rows,
                                    .n_cols = n_cols,
