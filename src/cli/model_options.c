@@ -52,7 +52,7 @@ static void make_table(cmi_option table[MODEL_OPTION_ROWS], cmi_model_options *o
          "(default: the best there is)",
          CMI_OPTION_TEXT, &opt->isa, 0, 0},
         {"max-num-batched-tokens|chunked-prefill-size|max-prefill-tokens|b", "N",
-         "tokens of one step, the chunk of a prompt (default 512)", CMI_OPTION_UINT,
+         "tokens of one step, the chunk of a prompt (default 2048)", CMI_OPTION_UINT,
          &opt->max_num_batched_tokens, 1, 65536},
         {"max-model-len|context-length|c", "N",
          "tokens of prompt and answer together (default: the model's,\n"

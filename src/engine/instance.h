@@ -37,7 +37,7 @@ typedef struct cmi_instance_options {
     void *progress_arg;
 } cmi_instance_options;
 
-enum { CMI_DEFAULT_MAX_NUM_BATCHED_TOKENS = 512 };
+enum { CMI_DEFAULT_MAX_NUM_BATCHED_TOKENS = 2048 };
 
 typedef struct cmi_instance {
     cmi_model_config config;
