@@ -1,8 +1,8 @@
 #!/bin/bash
-# bare_debian_test.sh [run|test|ci]... - proves "make run" and "make test" as the first command of a
-# clone on a bare Debian (SUITE, bookworm), each in a chroot of its own that holds make and nothing
-# else of use; ci is .ci/run. Tests the last commit. By hand: needs root, debootstrap, the network
-# and minutes.
+# bare_debian_test.sh [run|test|arm64|ci]... - proves "make run", "make test" and "make arm64" as the
+# first command of a clone on a bare Debian (SUITE, bookworm), each in a chroot of its own that holds
+# make and nothing else of use; ci is .ci/run. Tests the last commit. By hand: needs root,
+# debootstrap, the network and minutes.
 #
 # The mirror, proxies and certificates are those of this host. Everything lies in one scratch folder
 # below TMPDIR, and mounts and processes live in namespaces of their own: both go when it ends.
@@ -71,8 +71,9 @@ for target; do
     case $target in
     run) first=$run_until_answered again=$run_until_answered ;;
     test) first='make test' again='make test TEST_ARGS="--suite unit"' ;;
+    arm64) first='make arm64' again='make arm64 TEST_ARGS="--suite kernels"' ;;
     ci) first=.ci/run again= ;;
-    *) echo "usage: tools/bare_debian_test.sh [run|test|ci]..." >&2; exit 2 ;;
+    *) echo "usage: tools/bare_debian_test.sh [run|test|arm64|ci]..." >&2; exit 2 ;;
     esac
     for round in first ${again:+again}; do
         start=$SECONDS
