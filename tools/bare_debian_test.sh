@@ -1,7 +1,7 @@
 #!/bin/bash
-# bare_debian_test.sh [run|test|arm64|ci]... - proves "make run", "make test" and "make arm64" as the
-# first command of a clone on a bare Debian (SUITE, bookworm), each in a chroot of its own that holds
-# make and nothing else of use; ci is .ci/run. Tests the last commit. By hand: needs root,
+# bare_debian_test.sh [run|test|arm64|ci]... - proves "make run", "make test" and "make arm64" as
+# the first command of a clone on a bare Debian (SUITE, bookworm), each in a chroot of its own that
+# holds make and nothing else of use; ci is .ci/run. Tests the last commit. By hand: needs root,
 # debootstrap, the network and minutes.
 #
 # The mirror, proxies and certificates are those of this host. Everything lies in one scratch folder
