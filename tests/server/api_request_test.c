@@ -479,7 +479,9 @@ static void a_huge_body_is_refused_soon(void **state)
     cmi_buf body;
     cmi_buf_init(&body, 1 << 24);
     cmi_buf_str(&body, api_json("{'messages': [{'role': 'user', 'content': '"));
-    while (body.len < 10 << 20) {
+    /* An emulated processor may need longer for 10 MiB than the tokenizer's deadline allows. */
+    size_t n_bytes = getenv("CMI_FEW") != NULL ? 1 << 20 : 10 << 20;
+    while (body.len < n_bytes) {
         cmi_buf_str(&body, "lorem ipsum 123 ");
     }
     cmi_buf_str(&body, "\"}]}");
