@@ -6,9 +6,9 @@
  * loads a cycle feed one dot product a cycle even so, and W is read strictly in the order in which
  * it lies in memory, which is what memory gives its full rate to.
  *
- * With one row tile W is a stream: read once, prefetched a fixed distance ahead, also past the end
- * of the call, where the next task's blocks lie. With more, all row tiles pass over a panel of W
- * that fits the second-level cache, while they prefetch the next one; X streams through.
+ * The first row tile reads W as a stream and prefetches it a fixed distance ahead, also past the
+ * end of the call, where the next task's blocks lie. If there are more row tiles, all of them pass
+ * over a panel of W that fits the second-level cache; X streams through.
  *
  * What a caller should know (Zen 4):
  *  - Cut columns, not rows, in tasks of 64 or more, in memory order per thread. Rows need cutting
@@ -23,9 +23,8 @@ enum {
     I8_ROWS = 3 * I8_TRIPLES,
     I8_LINE = 64, /* bytes of W in a group of a block */
     I8_PANEL_BYTES = 320 << 10,
-    I8_CHUNK = 16, /* groups between the prefetches of a panel: a cache line of a row */
-    I8_AHEAD_NEAR = 8 << 10,
-    I8_AHEAD_FAR = 16 << 10,
+    I8_AHEAD_BYTES = 16 << 10,
+    I8_WAIT_ROWS = 8, /* up to as many, a stream is limited by memory */
 };
 
 /* One row tile against one block. */
@@ -35,8 +34,6 @@ typedef struct i8_pass {
     const int8_t *w; /* after the header */
     size_t n_groups;
     uint32_t n_rows;
-    const int8_t *ahead; /* what of W to prefetch meanwhile, unless W is a stream */
-    uint32_t ahead_lines;
 } i8_pass;
 
 typedef struct i8_tile {
@@ -65,75 +62,87 @@ static CMI_ALWAYS_INLINE __m512i i8_broadcast(const uint8_t *x)
     return _mm512_set1_epi32(group);
 }
 
-/* One group. The rows past the last whole triple apart: gcc then keeps the sums in registers. */
-static CMI_ALWAYS_INLINE void i8_step(i8_tile *tile, const int8_t *w, size_t x_stride,
-                                      const uint32_t n_rows)
+/* The group-th group from where the tile's rows and w are. Returns its line of W. */
+static CMI_ALWAYS_INLINE __m512i i8_step(i8_tile *tile, const int8_t *w, size_t x_stride,
+                                         const uint32_t n_rows, const uint32_t group)
 {
     const uint32_t n_whole = n_rows / 3;
-    const __m512i line = _mm512_load_si512(w);
+    const __m512i line = _mm512_load_si512(w + group * I8_LINE);
     for (uint32_t t = 0; t < n_whole; t++) {
         for (uint32_t r = 0; r < 3; r++) {
-            __m512i x = i8_broadcast(tile->x[t] + r * x_stride);
+            __m512i x = i8_broadcast(tile->x[t] + r * x_stride + group * CMI_I8_GROUP);
             tile->sums[t][r] = i8_dot_add(tile->sums[t][r], x, line);
         }
-        tile->x[t] += CMI_I8_GROUP;
     }
+    /* The rows past the last triple apart: gcc then keeps the sums in registers. */
     for (uint32_t r = 0; r < n_rows % 3; r++) {
-        __m512i x = i8_broadcast(tile->x[n_whole] + r * x_stride);
+        __m512i x = i8_broadcast(tile->x[n_whole] + r * x_stride + group * CMI_I8_GROUP);
         tile->sums[n_whole][r] = i8_dot_add(tile->sums[n_whole][r], x, line);
     }
-    if (n_rows % 3 > 0) {
-        tile->x[n_whole] += CMI_I8_GROUP;
-    }
+    return line;
 }
 
-static CMI_ALWAYS_INLINE void i8_prefetch(const int8_t *w, const bool near)
+static CMI_ALWAYS_INLINE void i8_advance(i8_tile *tile, const uint32_t n_rows,
+                                         const uint32_t n_groups)
 {
-    if (near) {
-        _mm_prefetch((const char *)w, _MM_HINT_T0);
-    } else {
-        _mm_prefetch((const char *)w, _MM_HINT_T1);
+    for (uint32_t t = 0; t < n_rows / 3; t++) {
+        tile->x[t] += n_groups * CMI_I8_GROUP;
+    }
+    if (n_rows % 3 > 0) {
+        tile->x[n_rows / 3] += n_groups * CMI_I8_GROUP;
     }
 }
 
-/* Reads the block as a part of a stream. What keeps the memory busy was measured (Zen 4, GB/s of
- * 32): up to two rows the loads themselves, if prefetches are few (32, 28); up to five rows
- * prefetches to the first-level cache (28, 26, 24), beyond those to the second, since the misses of
- * X then need the first level's buffers. */
+static CMI_ALWAYS_INLINE void i8_prefetch(const int8_t *w)
+{
+    _mm_prefetch((const char *)w, _MM_HINT_T1);
+}
+
+/* Zero, but not before the line has arrived. */
+static CMI_ALWAYS_INLINE size_t i8_arrived(__m512i line)
+{
+    uint32_t zero = (uint32_t)_mm_cvtsi128_si32(_mm512_castsi512_si128(line));
+    __asm__("andl $0, %0" : "+r"(zero));
+    return zero;
+}
+
+/* Reads the block as a part of a stream from memory.
+ *
+ * With few rows the processor runs ahead of memory: its loads of lines that are still on their way
+ * take all of the first-level cache's miss buffers, and the prefetches behind them find none. So
+ * the address of each few lines waits for the lines before; the prefetches far ahead then keep
+ * memory busy. Zen 4, one thread, GB/s at 1, 2, 4, 6 rows: 35 33 31 31; without that wait and the
+ * better of both kinds of prefetch 31 28 24 26; without prefetch 30 26 19 15. */
 static CMI_ALWAYS_INLINE void i8_stream(const i8_pass *pass, i8_tile *tile, const uint32_t n_rows)
 {
     const int8_t *w = pass->w, *end = w + pass->n_groups * I8_LINE;
-    const bool sparse = n_rows <= 2, near = n_rows <= 5;
-    const size_t distance = near ? I8_AHEAD_NEAR : I8_AHEAD_FAR;
-    for (; sparse && end - w >= 4 * I8_LINE; w += 4 * I8_LINE) {
-        i8_prefetch(w + distance, false);
-        for (uint32_t u = 0; u < 4; u++) {
-            i8_step(tile, w + u * I8_LINE, pass->x_stride, n_rows);
+    const uint32_t n_lines = n_rows <= 6 ? 3 : 4;
+    while (n_rows <= I8_WAIT_ROWS && end - w >= n_lines * I8_LINE) {
+        __m512i line = _mm512_setzero_si512();
+        for (uint32_t u = 0; u < n_lines; u++) {
+            i8_prefetch(w + I8_AHEAD_BYTES + u * I8_LINE);
+            line = i8_step(tile, w, pass->x_stride, n_rows, u);
         }
+        i8_advance(tile, n_rows, n_lines);
+        w += n_lines * I8_LINE + i8_arrived(line);
     }
     for (; w != end; w += I8_LINE) {
-        i8_prefetch(w + distance, near && !sparse);
-        i8_step(tile, w, pass->x_stride, n_rows);
+        i8_prefetch(w + I8_AHEAD_BYTES);
+        (void)i8_step(tile, w, pass->x_stride, n_rows, 0);
+        i8_advance(tile, n_rows, 1);
     }
     for (uint32_t u = 0; u < CMI_I8_HEADER_BYTES / I8_LINE; u++) { /* the next block's header */
-        i8_prefetch(w + distance + u * I8_LINE, near);
+        i8_prefetch(w + I8_AHEAD_BYTES + u * I8_LINE);
     }
 }
 
-/* Reads the block as a part of a panel. */
-static CMI_ALWAYS_INLINE void i8_panel(const i8_pass *pass, i8_tile *tile, const uint32_t n_rows)
+/* Reads the block from the second-level cache. */
+static CMI_ALWAYS_INLINE void i8_again(const i8_pass *pass, i8_tile *tile, const uint32_t n_rows)
 {
-    const int8_t *w = pass->w, *ahead = pass->ahead;
-    for (size_t left = pass->n_groups; left > 0;) {
-        const size_t n = CMI_MIN(left, (size_t)I8_CHUNK);
-        for (uint32_t i = 0; i < pass->ahead_lines; i++) {
-            i8_prefetch(ahead, false);
-            ahead += I8_LINE;
-        }
-        for (const int8_t *stop = w + n * I8_LINE; w != stop; w += I8_LINE) {
-            i8_step(tile, w, pass->x_stride, n_rows);
-        }
-        left -= n;
+    const int8_t *w = pass->w, *end = w + pass->n_groups * I8_LINE;
+    for (; w != end; w += I8_LINE) {
+        (void)i8_step(tile, w, pass->x_stride, n_rows, 0);
+        i8_advance(tile, n_rows, 1);
     }
 }
 
@@ -151,7 +160,7 @@ static CMI_ALWAYS_INLINE void i8_dot(const i8_pass *pass, const uint32_t n_rows,
     if (is_stream) {
         i8_stream(pass, &tile, n_rows);
     } else {
-        i8_panel(pass, &tile, n_rows);
+        i8_again(pass, &tile, n_rows);
     }
     for (uint32_t t = 0; t < n_whole; t++) {
         for (uint32_t r = 0; r < 3; r++) {
@@ -202,8 +211,8 @@ static void i8_dot_stream(const i8_pass *pass, i8_sums sums)
     }
 }
 
-/* One of two or more row tiles, whose sizes differ by at most one: from 12 rows on. */
-static void i8_dot_panel(const i8_pass *pass, i8_sums sums)
+/* Not the only row tile, and tiles differ by at most one row: from 12 rows on. */
+static void i8_dot_again(const i8_pass *pass, i8_sums sums)
 {
     switch (pass->n_rows) {
         I8_CASES_FROM_12(false)
@@ -285,13 +294,11 @@ void cmi_gemm_i8_avx512_vnni(const cmi_gemm_i8_args *args)
     const size_t n_units = CMI_DIV_UP((size_t)args->n_cols, (size_t)CMI_I8_BLOCK_COLS);
     const size_t panel_units = CMI_MAX(I8_PANEL_BYTES / unit_bytes, (size_t)1);
     const uint32_t n_tiles = CMI_DIV_UP(args->n_rows, (uint32_t)I8_ROWS);
-    const int8_t *end = (const int8_t *)args->w + n_units * unit_bytes;
     i8_pass pass = {.x_stride = args->x_stride,
                     .n_groups = CMI_DIV_UP(args->n_k, (uint32_t)CMI_I8_GROUP)};
     i8_sums sums[2];
     for (size_t unit = 0; unit < n_units; unit += panel_units) {
         const size_t units_end = CMI_MIN(unit + panel_units, n_units);
-        pass.ahead = (const int8_t *)args->w + units_end * unit_bytes;
         uint32_t row = 0;
         for (uint32_t t = 0; t < n_tiles; t++) {
             pass.n_rows = CMI_DIV_UP(args->n_rows - row, n_tiles - t);
@@ -301,14 +308,11 @@ void cmi_gemm_i8_avx512_vnni(const cmi_gemm_i8_args *args)
                 i8_prefetch_y(args, pass.n_rows, row, u * CMI_I8_BLOCK_COLS);
                 for (uint32_t part = 0; part < n_parts; part++) {
                     pass.w = header + part * part_bytes + CMI_I8_HEADER_BYTES;
-                    if (n_tiles == 1) {
+                    if (t == 0) {
                         i8_dot_stream(&pass, sums[part]);
-                        continue;
+                    } else {
+                        i8_dot_again(&pass, sums[part]);
                     }
-                    pass.ahead_lines = pass.ahead < end ? CMI_DIV_UP(I8_CHUNK, n_tiles) : 0;
-                    i8_dot_panel(&pass, sums[part]);
-                    pass.ahead +=
-                        pass.ahead_lines * I8_LINE * CMI_DIV_UP(pass.n_groups, (size_t)I8_CHUNK);
                 }
                 i8_write(args, header, sums, pass.n_rows, row, u * CMI_I8_BLOCK_COLS);
             }
