@@ -24,7 +24,8 @@ enum {
     I8_LINE = 64, /* bytes of W in a group of a block */
     I8_PANEL_BYTES = 320 << 10,
     I8_AHEAD_BYTES = 16 << 10,
-    I8_WAIT_ROWS = 8, /* up to as many, a stream is limited by memory */
+    I8_WAIT_ROWS = 6, /* up to as many, a stream is limited by memory */
+    I8_WAIT_LINES = 3,
 };
 
 /* One row tile against one block. */
@@ -116,15 +117,14 @@ static CMI_ALWAYS_INLINE size_t i8_arrived(__m512i line)
 static CMI_ALWAYS_INLINE void i8_stream(const i8_pass *pass, i8_tile *tile, const uint32_t n_rows)
 {
     const int8_t *w = pass->w, *end = w + pass->n_groups * I8_LINE;
-    const uint32_t n_lines = n_rows <= 6 ? 3 : 4;
-    while (n_rows <= I8_WAIT_ROWS && end - w >= n_lines * I8_LINE) {
+    while (n_rows <= I8_WAIT_ROWS && end - w >= I8_WAIT_LINES * I8_LINE) {
         __m512i line = _mm512_setzero_si512();
-        for (uint32_t u = 0; u < n_lines; u++) {
+        for (uint32_t u = 0; u < I8_WAIT_LINES; u++) {
             i8_prefetch(w + I8_AHEAD_BYTES + u * I8_LINE);
             line = i8_step(tile, w, pass->x_stride, n_rows, u);
         }
-        i8_advance(tile, n_rows, n_lines);
-        w += n_lines * I8_LINE + i8_arrived(line);
+        i8_advance(tile, n_rows, I8_WAIT_LINES);
+        w += I8_WAIT_LINES * I8_LINE + i8_arrived(line);
     }
     for (; w != end; w += I8_LINE) {
         i8_prefetch(w + I8_AHEAD_BYTES);
