@@ -54,6 +54,11 @@ install: build ## install under DESTDIR and PREFIX (/usr/local)
 setup: ## install every package that any target below needs
 	@tools/setup.sh dev
 
+.PHONY: bench
+bench: build ## the limits of this machine, and every kernel against them
+	@build/cminfer bench --machine
+	@build/cminfer bench --kernels
+
 .PHONY: asan debug
 debug: asan
 asan: ## tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer

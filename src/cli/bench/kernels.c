@@ -27,6 +27,7 @@ typedef struct kernels_run {
     size_t pool_at;
     cmi_onednn *onednn; /* NULL where there is none */
     cmi_progress progress;
+    double spread_max;        /* of a limit's samples */
     uint64_t n_done, n_total; /* rows */
 } kernels_run;
 
@@ -192,6 +193,8 @@ static void measure_row(measured *m, bool is_best)
     } while (m->ours.n < ROUNDS_MIN || (cmi_bench_seconds() - begin < run->opt->seconds &&
                                         m->ours.n < CMI_BENCH_MAX_SAMPLES));
     cmi_onednn_matmul_destroy(m->matmul);
+    double spread = CMI_MAX(cmi_bench_spread(&m->read_rate), cmi_bench_spread(&m->arithmetic_rate));
+    run->spread_max = CMI_MAX(run->spread_max, spread);
     print_row(m);
     cmi_progress_count(&run->progress, ++run->n_done, run->n_total);
 }
@@ -355,6 +358,7 @@ cmi_status cmi_bench_kernels(cmi_bench_rig *rig, cmi_bench_out *out,
     run_all(&run, kernels, n, false);
     cmi_progress_end(&run.progress);
     out->progress = NULL;
+    cmi_bench_warn_of_spread(run.spread_max);
     cmi_onednn_close(run.onednn);
     cmi_host_memory_unmap(operands, 3 * (size_t)CMI_BENCH_OPERAND_BYTES);
     return CMI_OK;

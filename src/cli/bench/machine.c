@@ -151,5 +151,10 @@ cmi_status cmi_bench_machine(cmi_bench_rig *rig, cmi_bench_out *out, const char 
     measure(&m, rig, &progress);
     cmi_progress_end(&progress);
     print_machine(&m, rig, out);
+    double spread_max = 0;
+    for (size_t i = 0; i < m.n_limits; i++) {
+        spread_max = CMI_MAX(spread_max, cmi_bench_spread(&m.limits[i].samples));
+    }
+    cmi_bench_warn_of_spread(spread_max);
     return profile_path != NULL ? write_profile(&m, rig, profile_path, err) : CMI_OK;
 }

@@ -14,6 +14,7 @@ typedef struct models_run {
     const cmi_bench_models_options *opt;
     cmi_bench_steps steps;
     cmi_progress progress;
+    double spread_max;        /* of a limit's samples */
     uint64_t n_done, n_total; /* tests */
 } models_run;
 
@@ -167,6 +168,9 @@ static void run_test(void *arg, const cmi_bench_test *test)
     models_run *run = arg;
     measured *m = cmi_alloc(1, sizeof *m);
     measure(run, test, m);
+    for (int kind = 0; kind < CMI_BENCH_N_LIMIT_KINDS; kind++) {
+        run->spread_max = CMI_MAX(run->spread_max, cmi_bench_spread(&m->rates[kind]));
+    }
     cmi_cost_rates rates = rates_of(m);
     cmi_bench_phase_cost costs[CMI_BENCH_N_PHASES] = {0};
     add_costs(run, test, &rates, costs);
@@ -245,5 +249,6 @@ void cmi_bench_models(cmi_bench_rig *rig, cmi_bench_out *out, cmi_instance *in,
     each_test(opt, run_test, &run);
     cmi_progress_end(&run.progress);
     out->progress = NULL;
+    cmi_bench_warn_of_spread(run.spread_max);
     cmi_bench_steps_deinit(&run.steps);
 }

@@ -5,9 +5,13 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/log.h"
 #include "base/rng.h"
 #include "os/clock.h"
 #include "os/host_memory.h"
+
+/* On a quiet machine quartiles are 1 to 5 % apart. */
+static const double spread_allowed = 0.2;
 
 double cmi_bench_seconds(void)
 {
@@ -29,14 +33,39 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static cmi_bench_samples sorted(const cmi_bench_samples *s)
+{
+    cmi_bench_samples sorted = *s;
+    qsort(sorted.values, s->n, sizeof sorted.values[0], compare);
+    return sorted;
+}
+
 double cmi_bench_median(const cmi_bench_samples *s)
 {
     if (s->n == 0) {
         return 0;
     }
-    cmi_bench_samples sorted = *s;
-    qsort(sorted.values, s->n, sizeof sorted.values[0], compare);
-    return (sorted.values[(s->n - 1) / 2] + sorted.values[s->n / 2]) / 2;
+    cmi_bench_samples in_order = sorted(s);
+    return (in_order.values[(s->n - 1) / 2] + in_order.values[s->n / 2]) / 2;
+}
+
+double cmi_bench_spread(const cmi_bench_samples *s)
+{
+    if (s->n == 0) {
+        return 0;
+    }
+    cmi_bench_samples in_order = sorted(s);
+    return (in_order.values[s->n - 1 - s->n / 4] - in_order.values[s->n / 4]) / cmi_bench_median(s);
+}
+
+void cmi_bench_warn_of_spread(double spread_max)
+{
+    if (spread_max > spread_allowed) {
+        cmi_log(CMI_LOG_WARN,
+                "half of a limit's samples lay up to %.0f %% apart: something else uses this "
+                "machine, and the shares say little",
+                spread_max * 100);
+    }
 }
 
 /* ---- threads together ---- */

@@ -42,6 +42,10 @@ typedef struct cmi_bench_samples {
 
 void cmi_bench_sample(cmi_bench_samples *samples, double value); /* at most the maximum is kept */
 double cmi_bench_median(const cmi_bench_samples *samples);       /* 0 without samples */
+double cmi_bench_spread(const cmi_bench_samples *samples); /* between quartiles, of the median */
+
+/* Warns when a limit's samples were spread so widely that shares of it say little. */
+void cmi_bench_warn_of_spread(double spread_max);
 
 double cmi_bench_seconds(void); /* of a monotonic clock */
 
