@@ -1,11 +1,12 @@
-/* In place of onednn.c where the library's header is missing. */
+/* In place of onednn.c where the library's header is missing, and under sanitizers. */
 #include "cli/bench/onednn.h"
 
 cmi_onednn *cmi_onednn_open(bool avx2_only, cmi_error *err)
 {
     (void)avx2_only;
-    cmi_error_set(err, CMI_ERR_UNSUPPORTED,
-                  "built without the header of oneDNN 2 (Debian: libdnnl-dev)");
+    cmi_error_set(
+        err, CMI_ERR_UNSUPPORTED,
+        "built without the header of oneDNN 2 (Debian: libdnnl-dev), or under a sanitizer");
     return NULL;
 }
 

@@ -16,6 +16,18 @@ uint64_t cmi_peak_f32_avx512(uint64_t n_rounds)
     return n_rounds * CMI_PEAK_CHAINS * (sizeof x / sizeof(float)) * 2;
 }
 
+/* Unsigned, so that it may wrap: _mm512_reduce_add_epi64 adds signed numbers. */
+static uint64_t sum_words(__m512i words)
+{
+    CMI_ALIGNED(64) uint64_t values[8];
+    _mm512_store_si512(values, words);
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < CMI_LEN(values); i++) {
+        sum += values[i];
+    }
+    return sum;
+}
+
 /* Of memory. */
 static uint64_t read_far(const __m256i *a, const __m256i *b, size_t n)
 {
@@ -34,7 +46,7 @@ static uint64_t read_far(const __m256i *a, const __m256i *b, size_t n)
         _mm512_inserti64x4(_mm512_castsi256_si512(sums[0]), sums[1], 1),
         _mm512_inserti64x4(_mm512_castsi256_si512(sums[2]), sums[3], 1),
     };
-    return (uint64_t)_mm512_reduce_add_epi64(_mm512_add_epi64(halves[0], halves[1]));
+    return sum_words(_mm512_add_epi64(halves[0], halves[1]));
 }
 
 /* Of a cache. */
@@ -54,7 +66,7 @@ static uint64_t read_near(const __m512i *a, const __m512i *b, size_t n)
     for (uint32_t l = 1; l < 2 * LINES; l++) {
         sums[0] = _mm512_add_epi64(sums[0], sums[l]);
     }
-    return (uint64_t)_mm512_reduce_add_epi64(sums[0]);
+    return sum_words(sums[0]);
 }
 
 uint64_t cmi_peak_read_avx512(const void *memory, size_t n_bytes)
