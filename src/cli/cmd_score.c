@@ -252,6 +252,7 @@ int cmi_cmd_score(int argc, char **argv)
     cmi_buf dir;
     cmi_status st = cmi_cli_open_model(&instance, &dir, &opt.model, opt.drafts, &err);
     if (st == CMI_OK) {
+        cmi_team_own(instance->team);
         st = score(&opt, instance, cmi_buf_cstr(&dir), &err);
     }
     cmi_instance_close(instance);

@@ -30,6 +30,7 @@ typedef struct cmi_model_options {
     uint32_t n_threads;
     uint32_t max_num_batched_tokens;
     uint32_t max_model_len;
+    const char *numa;
     bool share_weights;
     const char *share_dir;
 } cmi_model_options;

@@ -145,6 +145,7 @@ int cmi_cli_perplexity(const cmi_model_options *opt, const char *path, bool as_j
     cmi_buf dir;
     cmi_status st = cmi_cli_open_model(&run.instance, &dir, opt, false, &err);
     if (st == CMI_OK) {
+        cmi_team_own(run.instance->team);
         st = cmi_tokenizer_load(&run.tokenizer, cmi_buf_cstr(&dir), &err);
     }
     cmi_buf_deinit(&dir);

@@ -1,4 +1,5 @@
 /* cli/model_options.c - the options of every command that runs a model. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,7 @@ int cmi_cli_usage(const char *line)
     return CMI_EXIT_USAGE;
 }
 
-enum { MODEL_OPTION_ROWS = 10 };
+enum { MODEL_OPTION_ROWS = 11 };
 
 /* Fills the table (with its end mark) with options that are stored in opt. */
 static void make_table(cmi_option table[MODEL_OPTION_ROWS], cmi_model_options *opt)
@@ -29,6 +30,7 @@ static void make_table(cmi_option table[MODEL_OPTION_ROWS], cmi_model_options *o
     *opt = (cmi_model_options){.dtype = "auto",
                                .quantization = "auto",
                                .isa = "auto",
+                               .numa = "auto",
                                .share_dir = CMI_SHARED_BLOCK_DEFAULT_DIR};
     const cmi_option rows[MODEL_OPTION_ROWS] = {
         {"model|model-path|m", "DIR", "the model, instead of the first argument", CMI_OPTION_TEXT,
@@ -47,6 +49,12 @@ static void make_table(cmi_option table[MODEL_OPTION_ROWS], cmi_model_options *o
          CMI_OPTION_TEXT, &opt->quantization, 0, 0},
         {"threads|t", "N", "computing threads (default: one for each processor)", CMI_OPTION_UINT,
          &opt->n_threads, 1, 1024},
+        {"numa", "HOW",
+         "slice: threads are spread over the memory nodes and stay there,\n"
+         "and each node has a slice of every weight matrix\n"
+         "off: threads and memory go where the system puts them\n"
+         "auto (the default): slice, unless threads outnumber processors",
+         CMI_OPTION_TEXT, &opt->numa, 0, 0},
         {"isa", "ISA",
          "use at most ref, avx2 or avx512; neon_base, neon_dotprod or neon\n"
          "(default: the best there is)",
@@ -144,6 +152,20 @@ static cmi_status parse_types(cmi_instance_options *instance, const cmi_model_op
     return cmi_cli_parse_isa(opt->isa, &instance->isa, err);
 }
 
+static cmi_status parse_numa(cmi_instance_options *instance, const cmi_model_options *opt,
+                             cmi_error *err)
+{
+    if (strcmp(opt->numa, "off") == 0) {
+        instance->numa = CMI_NUMA_OFF;
+    } else if (strcmp(opt->numa, "slice") == 0 || strcmp(opt->numa, "distribute") == 0) {
+        instance->numa = CMI_NUMA_SLICE;
+    } else if (strcmp(opt->numa, "auto") != 0) {
+        return cmi_error_set(err, CMI_ERR_INVALID, "--numa takes auto, slice or off, not \"%s\"",
+                             opt->numa);
+    }
+    return CMI_OK;
+}
+
 static cmi_status find_model(cmi_buf *dir_out, const cmi_model_options *opt, cmi_error *err)
 {
     cmi_model_dir_env env = {.hf_hub_cache = getenv("HF_HUB_CACHE"),
@@ -177,6 +199,34 @@ static void warn_of_small_pages(const cmi_weights *weights)
     }
 }
 
+static void say_what_is_where(const cmi_instance *instance)
+{
+    const cmi_team *team = instance->team;
+    uint32_t n_nodes = cmi_team_nodes(team), n_threads = cmi_team_size(team);
+    char threads[128];
+    size_t at = 0;
+    if (n_nodes == 1) {
+        return;
+    }
+    for (uint32_t i = 0; i < n_nodes && at < sizeof threads; i++) {
+        uint64_t n = cmi_team_share(team, i + 1, n_threads) - cmi_team_share(team, i, n_threads);
+        at += (size_t)snprintf(threads + at, sizeof threads - at, "%s%u", i == 0 ? "" : "+",
+                               (unsigned)n);
+    }
+    double share = instance->weights->share_at_home;
+    if (isnan(share)) {
+        cmi_log(CMI_LOG_WARN,
+                "%u memory nodes: threads %s; where pages lie cannot be seen (in a "
+                "container, --cap-add SYS_NICE allows it)",
+                n_nodes, threads);
+        return;
+    }
+    cmi_log(CMI_LOG_INFO,
+            "%u memory nodes: threads %s, %.0f %% of the weights on the node that "
+            "reads them",
+            n_nodes, threads, share * 100);
+}
+
 static void say_what_is_in_use(const cmi_instance *instance, const char *dir)
 {
     if (instance->isa == CMI_ISA_REF) {
@@ -185,6 +235,7 @@ static void say_what_is_in_use(const cmi_instance *instance, const char *dir)
                 "run");
     }
     warn_of_small_pages(instance->weights);
+    say_what_is_where(instance);
     cmi_log(CMI_LOG_INFO,
             "model %s: weights %s, attention and KV %s, isa %s, threads %u, weights %.2f GiB%s "
             "(%.0f %% in huge pages%s), KV %.2f GiB for %u tokens, "
@@ -210,6 +261,9 @@ cmi_status cmi_cli_open_instance(cmi_instance **instance_out, cmi_buf *dir_out,
     instance->progress = cmi_progress_bytes;
     instance->progress_arg = &progress;
     cmi_status st = parse_types(instance, opt, err);
+    if (st == CMI_OK) {
+        st = parse_numa(instance, opt, err);
+    }
     if (st == CMI_OK && instance->random_config == NULL) {
         st = find_model(dir_out, opt, err);
         instance->model_dir = cmi_buf_cstr(dir_out);

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/float_env.h"
 #include "os/clock.h"
 
 void cmi_engine_finish_unserved(cmi_engine *engine, const cmi_queued_request *queued)
@@ -112,7 +111,7 @@ static void *engine_main(void *arg)
 {
     cmi_engine *engine = arg;
     cmi_queued_request next;
-    cmi_float_env_set();
+    cmi_team_own(engine->instance->team);
     while (next_request(engine, &next)) {
         cmi_engine_serve(engine, &next);
         cmi_free(next.request);

@@ -161,6 +161,32 @@ static cmi_status load_config(cmi_instance *in, const cmi_instance_options *opt,
     return cmi_model_config_load(&in->config, &in->generation, opt->model_dir, err);
 }
 
+static uint32_t count_processors(const cmi_topology *topology)
+{
+    uint32_t n = 0;
+    for (uint32_t node = 0; node < cmi_topology_nodes(topology); node++) {
+        n += cmi_topology_processors(topology, node);
+    }
+    return n;
+}
+
+static cmi_status open_team(cmi_instance *in, const cmi_instance_options *opt, cmi_error *err)
+{
+    uint32_t n_threads = opt->n_threads > 0 ? opt->n_threads : cmi_host_processors();
+    if (opt->numa != CMI_NUMA_OFF) {
+        cmi_topology_options host = {0};
+        cmi_status st = cmi_topology_create(&in->topology, &host, err);
+        if (st != CMI_OK) {
+            return cmi_error_prefix(err, "memory nodes (--numa off does without)");
+        }
+        if (opt->numa == CMI_NUMA_AUTO && n_threads > count_processors(in->topology)) {
+            cmi_topology_destroy(in->topology);
+            in->topology = NULL;
+        }
+    }
+    return cmi_team_create_on(&in->team, n_threads, in->topology, err);
+}
+
 static cmi_status open_parts(cmi_instance *in, const cmi_instance_options *opt, cmi_error *err)
 {
     cmi_status st = load_config(in, opt, err);
@@ -171,8 +197,7 @@ static cmi_status open_parts(cmi_instance *in, const cmi_instance_options *opt, 
     if (st != CMI_OK) {
         return st;
     }
-    uint32_t n_threads = opt->n_threads > 0 ? opt->n_threads : cmi_host_processors();
-    st = cmi_team_create(&in->team, n_threads, err);
+    st = open_team(in, opt, err);
     if (st != CMI_OK) {
         return st;
     }
@@ -233,6 +258,7 @@ void cmi_instance_close(cmi_instance *in)
     cmi_kv_pool_deinit(&in->kv_pool);
     cmi_weights_destroy(in->weights);
     cmi_team_destroy(in->team);
+    cmi_topology_destroy(in->topology);
     cmi_free(in);
 }
 

@@ -16,12 +16,20 @@ typedef enum cmi_quantization {
     CMI_QUANTIZATION_W8A8_INT8, /* all linears INT8, the head too */
 } cmi_quantization;
 
+/* What to do with several memory nodes. */
+typedef enum cmi_numa {
+    CMI_NUMA_AUTO,  /* slice, unless there are more threads than processors */
+    CMI_NUMA_OFF,   /* threads run and pages lie where the system puts them */
+    CMI_NUMA_SLICE, /* threads stay on their node, which has a slice of every matrix */
+} cmi_numa;
+
 typedef struct cmi_instance_options {
     const char *model_dir;
-    cmi_dtype dtype;                 /* F32 or BF16: KV, operands, and weights that are not INT8 */
-    cmi_quantization quantization;   /* INT8 goes with BF16 only */
-    cmi_isa isa;                     /* at most this */
-    uint32_t n_threads;              /* 0: one for every processor */
+    cmi_dtype dtype;               /* F32 or BF16: KV, operands, and weights that are not INT8 */
+    cmi_quantization quantization; /* INT8 goes with BF16 only */
+    cmi_isa isa;                   /* at most this */
+    uint32_t n_threads;            /* 0: one for every processor */
+    cmi_numa numa;
     uint32_t max_num_batched_tokens; /* rows of a step, the chunk of a prefill; 0: the default */
     uint32_t
         max_model_len; /* tokens of a sequence; 0: the model's, or what fits in memory if less */
@@ -49,6 +57,7 @@ typedef struct cmi_instance {
     uint32_t max_num_batched_tokens;
     uint32_t max_num_seqs;
     cmi_kernels kernels;
+    cmi_topology *topology; /* NULL: placement is off */
     cmi_team *team;
     cmi_weights *weights;
     cmi_kv_pool kv_pool;

@@ -131,7 +131,7 @@ static void cut_ffn(piece_cutter *p, cmi_forward_scratch *s, const cmi_forward_o
     s->expert_weights = cut(p, pairs, sizeof(float));
     s->expert_begin = cut(p, c->n_routed_experts + 2, sizeof(uint32_t));
     s->slot_of = cut(p, pairs, sizeof(uint32_t));
-    s->groups = cut(p, c->n_routed_experts + 1, sizeof *s->groups);
+    s->groups = cut(p, cmi_team_nodes(opt->team) * (c->n_routed_experts + 1), sizeof *s->groups);
     s->expert_x = cut_operand(p, pairs, hidden, value);
     s->expert_y = cut(p, pairs * hidden, value);
     s->shared_y = cut(p, shared > 0 ? rows * hidden : 0, value);

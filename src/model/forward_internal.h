@@ -50,7 +50,7 @@ typedef struct cmi_forward_scratch {
     cmi_operand shared_op;    /* the same as operand */
     void *expert_y;           /* [rows * k][hidden] in the forward's type, as on a wire */
     void *shared_y;           /* [rows][hidden] the same of the shared experts */
-    struct cmi_group *groups; /* [experts + 1] */
+    struct cmi_group *groups; /* [memory nodes][experts + 1] */
     uint32_t *row_span;       /* [rows] the span of a row */
 } cmi_forward_scratch;
 
@@ -127,6 +127,7 @@ typedef struct cmi_product {
 typedef struct cmi_group {
     cmi_product product;
     uint32_t first_task, tile_cols;
+    uint32_t first_tile; /* of this group's; those before are other memory nodes' */
 } cmi_group;
 
 /* Columns of y. */
@@ -140,7 +141,8 @@ void cmi_product_part(const cmi_product *p, uint32_t begin, uint32_t n_cols, uin
 /* All of it, column tiles on the team. */
 void cmi_forward_product(const cmi_product *p);
 
-/* All of f->n_groups products in s.groups; tiles of one follow those of the one before. */
+/* All of f->n_groups products in s.groups; tiles of one follow those of the one before. Every
+ * memory node has a share of every product, as it has of every matrix (model/weights.h). */
 void cmi_forward_grouped_product(cmi_forward *f);
 
 /* Runs fn for every row, some rows a task. */

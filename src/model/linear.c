@@ -183,7 +183,7 @@ static uint32_t tile_cols(const cmi_forward *f, uint32_t n_cols)
 
 static void group_part(const cmi_group *group, uint32_t task, uint32_t worker)
 {
-    uint32_t begin = (task - group->first_task) * group->tile_cols;
+    uint32_t begin = (group->first_tile + task - group->first_task) * group->tile_cols;
     uint32_t n_cols = CMI_MIN(group->tile_cols, cmi_product_cols(&group->product) - begin);
     cmi_product_part(&group->product, begin, n_cols, worker);
 }
@@ -230,15 +230,25 @@ static void grouped_task(void *arg, uint32_t task, uint32_t worker)
 
 void cmi_forward_grouped_product(cmi_forward *f)
 {
-    uint32_t n_tasks = 0;
-    for (uint32_t i = 0; i < f->n_groups; i++) {
-        cmi_group *group = &f->s.groups[i];
-        uint32_t n_cols = cmi_product_cols(&group->product);
-        group->first_task = n_tasks;
-        group->tile_cols = GROUP_TILE_COLS;
-        n_tasks += CMI_DIV_UP(n_cols, group->tile_cols);
+    const cmi_team *team = f->opt.team;
+    uint32_t n_nodes = cmi_team_nodes(team), n_products = f->n_groups;
+    uint32_t n_tasks[CMI_TOPOLOGY_MAX_NODES];
+    uint32_t next_task = 0;
+    f->n_groups = n_nodes * n_products;
+    for (uint32_t node = 0; node < n_nodes; node++) {
+        uint32_t first_task = next_task;
+        for (uint32_t i = 0; i < n_products; i++) {
+            cmi_group *group = &f->s.groups[node * n_products + i];
+            group->product = f->s.groups[i].product;
+            group->tile_cols = GROUP_TILE_COLS;
+            group->first_task = next_task;
+            uint32_t n_tiles = CMI_DIV_UP(cmi_product_cols(&group->product), group->tile_cols);
+            group->first_tile = (uint32_t)cmi_team_share(team, node, n_tiles);
+            next_task += (uint32_t)cmi_team_share(team, node + 1, n_tiles) - group->first_tile;
+        }
+        n_tasks[node] = next_task - first_task;
     }
-    cmi_team_run(f->opt.team, grouped_task, f, n_tasks);
+    cmi_team_run_on_nodes(f->opt.team, grouped_task, f, n_tasks);
 }
 
 /* ---- rows --------------------------------------------------------------------------------------

@@ -73,13 +73,27 @@ static void relay_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
     }
 }
 
-static void fill_block(cmi_weights_plan *plan, const cmi_weights_options *opt)
+/* Places and writes the tensors, if nobody else has done it. */
+static cmi_status fill_block(cmi_weights *weights, cmi_weights_plan *plan,
+                             const cmi_weights_options *opt)
 {
+    if (!cmi_weights_block_is_empty(plan)) {
+        return CMI_OK;
+    }
+    cmi_status st = cmi_weights_place(plan, opt->team);
+    if (st != CMI_OK) {
+        return st;
+    }
+    if (plan->checkpoint == NULL) {
+        cmi_weights_fill_random(weights, plan, opt);
+        return CMI_OK;
+    }
     progress_relay relay = {plan->shared, opt};
     cmi_weights_options copy_opt = *opt;
     copy_opt.progress = relay_progress;
     copy_opt.progress_arg = &relay;
     cmi_weights_copy_run(plan->copies, plan->n_copies, &copy_opt);
+    return CMI_OK;
 }
 
 static cmi_status load(cmi_weights **weights_out, cmi_weights_plan *plan,
@@ -91,14 +105,14 @@ static cmi_status load(cmi_weights **weights_out, cmi_weights_plan *plan,
     }
     plan->structs = cmi_alloc(1, plan->struct_bytes);
     plan->copies = cmi_alloc(plan->n_copies, sizeof *plan->copies);
+    plan->spans = cmi_alloc(plan->n_spans, sizeof *plan->spans);
     cmi_weights *weights = cmi_weights_plan_walk(plan);
-    if (plan->checkpoint == NULL) {
-        cmi_weights_fill_random(weights, plan, opt);
-    } else if (cmi_weights_block_is_empty(plan)) {
-        fill_block(plan, opt);
+    st = fill_block(weights, plan, opt);
+    if (st == CMI_OK) {
+        st = cmi_weights_block_finish(plan, opt->team, weights);
     }
+    cmi_free(plan->spans);
     cmi_free(plan->copies);
-    st = cmi_weights_block_finish(plan, opt->team, &weights->huge_bytes);
     if (st != CMI_OK) {
         cmi_weights_destroy(weights);
         return st;

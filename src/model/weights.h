@@ -78,6 +78,7 @@ typedef struct cmi_weights {
     cmi_shared_block *shared;  /* that has the block; NULL: it is this process's own */
     uint64_t n_bytes;          /* memory that all of it takes, this struct included */
     uint64_t huge_bytes;       /* of the block, in huge pages when loading ended */
+    double share_at_home;      /* of the block, on the memory node that reads it; NAN: not known */
 } cmi_weights;
 
 /* Called from the loading thread with bytes read so far and in all. */
@@ -96,9 +97,10 @@ typedef void cmi_progress_fn(void *arg, uint64_t done_bytes, uint64_t total_byte
 typedef struct cmi_weights_options {
     cmi_dtype dtype; /* F32, BF16 or I8 */
     bool int8_head;
-    bool with_mtp;             /* false leaves the MTP layer out */
-    cmi_team *team;            /* converts in parallel; the caller owns it */
-    const char *share_dir;     /* share the block there (os/shared_block.h); NULL: own memory */
+    bool with_mtp;         /* false leaves the MTP layer out */
+    cmi_team *team;        /* converts in parallel, and its nodes get the weights: slices of each
+                              matrix in the proportion of cmi_team_share; the caller owns it */
+    const char *share_dir; /* share the block there (os/shared_block.h); NULL: own memory */
     cmi_progress_fn *progress; /* NULL: none */
     void *progress_arg;
 } cmi_weights_options;

@@ -67,13 +67,7 @@ static cmi_status open_shared(cmi_weights_plan *plan, const cmi_weights_options 
         return st;
     }
     plan->block = cmi_shared_block_bytes(plan->shared);
-    if (cmi_weights_block_is_empty(plan)) {
-        st = cmi_shared_block_reserve(plan->shared, plan->err);
-    }
-    if (st != CMI_OK) {
-        cmi_weights_block_close(plan->block, plan->block_bytes, plan->shared);
-    }
-    return st;
+    return CMI_OK;
 }
 
 cmi_status cmi_weights_block_open(cmi_weights_plan *plan, const cmi_weights_options *opt)
@@ -155,14 +149,14 @@ static uint64_t move_into_huge_pages(cmi_weights_plan *plan, cmi_team *team)
     return cmi_host_memory_huge_bytes(plan->block, plan->block_bytes);
 }
 
-cmi_status cmi_weights_block_finish(cmi_weights_plan *plan, cmi_team *team,
-                                    uint64_t *huge_bytes_out)
+cmi_status cmi_weights_block_finish(cmi_weights_plan *plan, cmi_team *team, cmi_weights *weights)
 {
-    if (!cmi_weights_block_is_empty(plan)) {
+    bool is_empty = cmi_weights_block_is_empty(plan);
+    if (!is_empty) {
         each_range(plan, team, populate_range);
     }
-    *huge_bytes_out = move_into_huge_pages(plan, team);
-    return plan->shared != NULL && cmi_shared_block_is_maker(plan->shared)
-               ? cmi_shared_block_publish(plan->shared, plan->err)
-               : CMI_OK;
+    weights->huge_bytes = move_into_huge_pages(plan, team);
+    weights->share_at_home = cmi_weights_share_at_home(plan, team);
+    return plan->shared != NULL && is_empty ? cmi_shared_block_publish(plan->shared, plan->err)
+                                            : CMI_OK;
 }

@@ -1,5 +1,5 @@
 /* model/weights_internal.h - how loading is cut: weights_plan.c says which tensor goes where,
- * weights_copy.c converts, weights_block.c has the memory. */
+ * weights_copy.c converts, weights_block.c has the memory, weights_place.c chooses its nodes. */
 #ifndef CMI_MODEL_WEIGHTS_INTERNAL_H
 #define CMI_MODEL_WEIGHTS_INTERNAL_H
 
@@ -37,6 +37,11 @@ typedef struct cmi_weights_copy {
     uint32_t first_block, block_step;
 } cmi_weights_copy;
 
+/* A matrix in the block, or half of one: of its bytes every memory node gets its share. */
+typedef struct cmi_weights_span {
+    uint64_t begin, n_bytes;
+} cmi_weights_span;
+
 typedef struct cmi_weights_plan {
     const cmi_model_config *config;
     cmi_dtype dtype;
@@ -50,8 +55,10 @@ typedef struct cmi_weights_plan {
     uint8_t *structs;         /* of cmi_weights and what it points to but for tensors */
     uint64_t struct_bytes;    /* of them so far */
     uint64_t digest;          /* of all that goes into the block, and how */
-    cmi_weights_copy *copies; /* [n_copies] once block is set */
+    cmi_weights_copy *copies; /* [n_copies] once structs are set */
     size_t n_copies;
+    cmi_weights_span *spans; /* [n_spans], ascending, once structs are set */
+    size_t n_spans;
     cmi_error *err;
     cmi_status status; /* the first error */
 } cmi_weights_plan;
@@ -77,6 +84,24 @@ void cmi_weights_copy_run(cmi_weights_copy *copies, size_t n_copies,
 void cmi_weights_fill_random(cmi_weights *weights, const cmi_weights_plan *plan,
                              const cmi_weights_options *opt);
 
+/* weights_place.c: on which memory node the bytes of the block lie */
+
+/* The node that should have this byte: cmi_team_share of its span, node 0 outside of spans. */
+uint32_t cmi_weights_home(const cmi_weights_plan *plan, const cmi_team *team, uint64_t byte);
+
+/* Cuts the block at multiples of unit into stretches that each have one home, that of most of their
+ * bytes: from `begin` on the next one, whose end is returned. */
+uint64_t cmi_weights_stretch(const cmi_weights_plan *plan, const cmi_team *team, uint64_t unit,
+                             uint64_t begin, uint32_t *node_out);
+
+/* Takes the memory of an empty block, each page from its home. Nothing happens where the team knows
+ * one node and the block is private: its pages come as they are written. CMI_ERR_NO_MEMORY. */
+CMI_NODISCARD cmi_status cmi_weights_place(const cmi_weights_plan *plan, cmi_team *team);
+
+/* The share of the block that lies at home, by a sample; 1 where the team knows one node, NAN where
+ * the system does not say. */
+double cmi_weights_share_at_home(const cmi_weights_plan *plan, const cmi_team *team);
+
 /* weights_block.c */
 
 /* Takes private or shared memory of plan->block_bytes and sets plan->block and plan->shared. */
@@ -89,10 +114,10 @@ uint64_t cmi_weights_block_taken_bytes(const cmi_weights_plan *plan,
 /* The bytes have to be written: nobody has done it. */
 bool cmi_weights_block_is_empty(const cmi_weights_plan *plan);
 
-/* After writing, or instead of it: brings the block into huge pages, says how much of it, and lets
- * others see it if it is shared. */
+/* After writing, or instead of it: brings the block into huge pages, says in weights how much of it
+ * and how much lies at home, and lets others see it if it is shared. */
 CMI_NODISCARD cmi_status cmi_weights_block_finish(cmi_weights_plan *plan, cmi_team *team,
-                                                  uint64_t *huge_bytes_out);
+                                                  cmi_weights *weights);
 
 /* Of plan or of weights that were made from it. */
 void cmi_weights_block_close(uint8_t *block, uint64_t block_bytes, cmi_shared_block *shared);

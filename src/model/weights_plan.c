@@ -232,10 +232,22 @@ static const float *place_vector(cmi_weights_plan *p, const char *prefix, const 
     return dest;
 }
 
-/* n_out outputs; an I8 matrix gets whole blocks. */
-static cmi_linear take_linear(cmi_weights_plan *p, cmi_dtype dtype, uint32_t n_out, uint32_t n_in)
+static void add_span(cmi_weights_plan *p, uint64_t begin, uint64_t n_bytes)
+{
+    if (p->spans != NULL) {
+        p->spans[p->n_spans] = (cmi_weights_span){begin, n_bytes};
+    }
+    p->n_spans++;
+}
+
+/* n_out outputs; an I8 matrix gets whole blocks. A column of the product takes outputs from n_parts
+ * equal parts of the matrix. */
+static cmi_linear take_parts(cmi_weights_plan *p, cmi_dtype dtype, uint32_t n_out, uint32_t n_in,
+                             uint32_t n_parts)
 {
     cmi_linear m = {.n_out = n_out, .n_in = n_in, .dtype = dtype};
+    uint64_t begin = p->block_bytes;
+    uint64_t n_bytes;
     if (dtype == CMI_DTYPE_I8) {
         if (n_in > CMI_I8_MAX_K && p->status == CMI_OK) {
             p->status = cmi_error_set(p->err, CMI_ERR_UNSUPPORTED,
@@ -243,12 +255,21 @@ static cmi_linear take_linear(cmi_weights_plan *p, cmi_dtype dtype, uint32_t n_o
                                       CMI_I8_MAX_K, n_in);
         }
         m.stride = cmi_i8_block_bytes(n_in);
-        m.w = take(p, cmi_i8_packed_bytes(n_out, n_in));
+        n_bytes = cmi_i8_packed_bytes(n_out, n_in);
     } else {
         m.stride = row_stride(dtype, n_in);
-        m.w = take(p, (uint64_t)n_out * m.stride * cmi_dtype_bytes(dtype));
+        n_bytes = (uint64_t)n_out * m.stride * cmi_dtype_bytes(dtype);
+    }
+    m.w = take(p, n_bytes);
+    for (uint32_t i = 0; i < n_parts; i++) {
+        add_span(p, begin + n_bytes / n_parts * i, n_bytes / n_parts);
     }
     return m;
+}
+
+static cmi_linear take_linear(cmi_weights_plan *p, cmi_dtype dtype, uint32_t n_out, uint32_t n_in)
+{
+    return take_parts(p, dtype, n_out, n_in, 1);
 }
 
 /* Fills m from its row (output) first_row on with a tensor's rows. */
@@ -304,7 +325,7 @@ static cmi_ffn place_ffn(cmi_weights_plan *p, const char *prefix, uint32_t width
         fill_alternate_blocks(p, &ffn.gate_up, 1, &up);
         ffn.gate_up.n_out = 2 * width;
     } else {
-        ffn.gate_up = take_linear(p, p->dtype, 2 * width, hidden);
+        ffn.gate_up = take_parts(p, p->dtype, 2 * width, hidden, 2);
         fill_rows(p, &ffn.gate_up, 0, &gate);
         fill_rows(p, &ffn.gate_up, width, &up);
     }
@@ -451,6 +472,7 @@ cmi_weights *cmi_weights_plan_walk(cmi_weights_plan *p)
     p->block_bytes = 0;
     p->struct_bytes = 0;
     p->n_copies = 0;
+    p->n_spans = 0;
     p->digest = 0;
     cmi_weights *head = take_struct(p, sizeof *head);
     cmi_layer_weights *layers = take_struct(p, c->num_hidden_layers * sizeof *layers);

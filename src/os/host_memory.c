@@ -12,6 +12,7 @@ enum {
     MAX_HUGE_PAGE = 1 << 30,
     /* newer than the C library's headers may be */
     LINUX_MADV_POPULATE_READ = 22,
+    LINUX_MADV_POPULATE_WRITE = 23,
     LINUX_MADV_COLLAPSE = 25,
 };
 
@@ -135,6 +136,18 @@ cmi_status cmi_host_memory_map_file(void **block_out, int fd, size_t n_bytes, si
     madvise(block, n_bytes, MADV_HUGEPAGE);
     *block_out = block;
     return CMI_OK;
+}
+
+void cmi_host_memory_touch(void *block, size_t n_bytes)
+{
+    if (madvise(block, n_bytes, LINUX_MADV_POPULATE_WRITE) == 0) {
+        return;
+    }
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    volatile uint8_t *bytes = block;
+    for (size_t at = 0; at < n_bytes; at += page) {
+        bytes[at] = bytes[at];
+    }
 }
 
 void cmi_host_memory_populate(const void *block, size_t n_bytes)

@@ -22,6 +22,10 @@ CMI_NODISCARD cmi_status cmi_host_memory_map_file(void **block_out, int fd, size
                                                   size_t alignment, bool writable, const char *what,
                                                   cmi_error *err);
 
+/* Takes the memory of n_bytes of a writable block now, where the calling thread's policy says
+ * (os/topology.h), without changing it. block begins at a page. Any thread. */
+void cmi_host_memory_touch(void *block, size_t n_bytes);
+
 /* Makes the pages of a mapped file known to this process now instead of on first touch. Best
  * effort, needs Linux 5.14. Any thread. */
 void cmi_host_memory_populate(const void *block, size_t n_bytes);

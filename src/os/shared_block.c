@@ -13,8 +13,6 @@
 #include "base/alloc.h"
 #include "os/host_memory.h"
 
-enum { RESERVE_STEP = 256 << 20 };
-
 static const char magic[16] = "cminfer share 1";
 
 /* ---- opening ---- */
@@ -153,21 +151,17 @@ cmi_status cmi_shared_block_open(cmi_shared_block **block_out, const cmi_shared_
 
 /* ---- making ---- */
 
-cmi_status cmi_shared_block_reserve(cmi_shared_block *b, cmi_error *err)
+cmi_status cmi_shared_block_reserve(cmi_shared_block *b, uint64_t begin, uint64_t n_bytes,
+                                    cmi_error *err)
 {
-    for (size_t at = 0; at < b->map_bytes;) {
-        size_t n = CMI_MIN(b->map_bytes - at, (size_t)RESERVE_STEP);
-        if (fallocate(b->data_fd, 0, (off_t)at, (off_t)n) == 0) {
-            at += n;
-            atomic_store_explicit(&b->control->reserved_bytes, at, memory_order_relaxed);
-            cmi_shared_block_beat(b);
-        } else if (errno != EINTR) {
-            return cmi_error_set(err, CMI_ERR_NO_MEMORY,
-                                 "%s: no memory for the shared %s after %.2f of %.2f GiB: %s",
-                                 b->opt.dir, b->opt.what, (double)at / (1 << 30),
-                                 (double)b->map_bytes / (1 << 30), strerror(errno));
+    while (fallocate(b->data_fd, 0, (off_t)begin, (off_t)n_bytes) != 0) {
+        if (errno != EINTR) {
+            return cmi_error_set(err, CMI_ERR_NO_MEMORY, "%s: no memory for the shared %s: %s",
+                                 b->opt.dir, b->opt.what, strerror(errno));
         }
     }
+    atomic_fetch_add_explicit(&b->control->reserved_bytes, n_bytes, memory_order_relaxed);
+    cmi_shared_block_beat(b);
     return CMI_OK;
 }
 

@@ -17,7 +17,7 @@
  * removed by the next that opens any block in that directory.
  *
  * Only processes of one user share, and files that another user planted are refused. Thread: one at
- * a time, but for cmi_shared_block_beat. */
+ * a time, where nothing else is said. */
 #ifndef CMI_OS_SHARED_BLOCK_H
 #define CMI_OS_SHARED_BLOCK_H
 
@@ -57,8 +57,11 @@ void cmi_shared_block_close(cmi_shared_block *block);
 void *cmi_shared_block_bytes(const cmi_shared_block *block);
 bool cmi_shared_block_is_maker(const cmi_shared_block *block);
 
-/* Maker: takes all the memory, so that writing cannot fail. CMI_ERR_NO_MEMORY. */
-CMI_NODISCARD cmi_status cmi_shared_block_reserve(cmi_shared_block *block, cmi_error *err);
+/* Maker: takes the memory of n_bytes at begin, where the calling thread's policy says
+ * (os/topology.h). All must be taken before it is written, so that writing cannot fail. Any thread.
+ * CMI_ERR_NO_MEMORY. */
+CMI_NODISCARD cmi_status cmi_shared_block_reserve(cmi_shared_block *block, uint64_t begin,
+                                                  uint64_t n_bytes, cmi_error *err);
 
 /* Maker: what those who wait see. */
 void cmi_shared_block_progress(cmi_shared_block *block, uint64_t done_bytes, uint64_t total_bytes);

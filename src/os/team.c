@@ -1,7 +1,8 @@
 /* os/team.c - see team.h.
  *
- * Members and owner claim a task by counting down those that are left, and whoever has claimed one
- * may read the run's other fields, which do not change before all its tasks are done. The owner
+ * Members and owner claim a task of a node's queue by counting down those that are left there, and
+ * whoever has claimed one may read the run's other fields, which do not change before all its tasks
+ * are done. There is one queue for each node, also when a run fills only some. The owner
  * waits for tasks, not for members: one that the system has not scheduled in time finds nothing
  * left, or joins the next run, and holds nobody up.
  * (Waiting for every member to check out made a busy two-core machine 20 times slower.)
@@ -26,10 +27,16 @@
  * gap between two requests. */
 enum { SPINS_BEFORE_SLEEP = 4000 };
 
+/* A node's share of the run's tasks. */
+typedef struct queue {
+    _Atomic uint32_t n_left CMI_ALIGNED(CMI_CACHE_LINE); /* not yet claimed */
+    uint32_t end;                                        /* behind the last */
+} queue;
+
 struct cmi_team {
     _Atomic uint32_t n_runs; /* begun; also counts the stop. What idle members wait on */
     _Atomic uint32_t n_sleeping;
-    _Atomic uint32_t n_left CMI_ALIGNED(CMI_CACHE_LINE); /* tasks not yet claimed */
+    queue queues[CMI_TOPOLOGY_MAX_NODES];
     _Atomic
         uint32_t n_done CMI_ALIGNED(CMI_CACHE_LINE); /* tasks of this run; the owner waits on it */
     cmi_team_fn *fn CMI_ALIGNED(CMI_CACHE_LINE);
@@ -38,6 +45,10 @@ struct cmi_team {
     _Atomic bool stopping; /* a late member of the last run may look at it early */
     uint32_t n_threads;
     uint32_t n_started;
+    uint32_t n_nodes;
+    uint32_t
+        first_worker[CMI_TOPOLOGY_MAX_NODES + 1]; /* of a node; its last is before the next's */
+    const cmi_topology *topology;                 /* NULL: nobody is bound */
     struct member {
         pthread_t thread;
         cmi_team *team;
@@ -86,15 +97,15 @@ static uint32_t wait_change(cmi_team *team, _Atomic uint32_t *word, uint32_t see
     return now;
 }
 
-/* False: none is left. Acquire: pairs with the release of cmi_team_run, for the run's fields. A
- * count from an earlier run does no harm: where the exchange succeeds, it is this run's too. */
-static bool claim_task(cmi_team *team, uint32_t *task_out)
+/* False: none is left. Acquire: pairs with the release of start_run, for the run's fields. A count
+ * from an earlier run does no harm: where the exchange succeeds, it is this run's too. */
+static bool claim_task(queue *q, uint32_t *task_out)
 {
-    uint32_t left = atomic_load_explicit(&team->n_left, memory_order_relaxed);
+    uint32_t left = atomic_load_explicit(&q->n_left, memory_order_relaxed);
     while (left != 0) {
-        if (atomic_compare_exchange_weak_explicit(&team->n_left, &left, left - 1,
-                                                  memory_order_acquire, memory_order_relaxed)) {
-            *task_out = team->n_tasks - left;
+        if (atomic_compare_exchange_weak_explicit(&q->n_left, &left, left - 1, memory_order_acquire,
+                                                  memory_order_relaxed)) {
+            *task_out = q->end - left;
             return true;
         }
     }
@@ -102,15 +113,19 @@ static bool claim_task(cmi_team *team, uint32_t *task_out)
 }
 
 /* No run can begin before the tasks claimed here are counted, so all of them are of one run. */
-static void take_tasks(cmi_team *team, uint32_t worker)
+static void take_tasks(cmi_team *team, uint32_t worker, uint32_t node)
 {
     uint32_t task;
     uint32_t n_taken = 0;
     uint32_t n_tasks = 0;
-    while (claim_task(team, &task)) {
-        n_tasks = team->n_tasks;
-        team->fn(team->arg, task, worker);
-        n_taken++;
+    for (uint32_t i = 0; i < team->n_nodes; i++) { /* its own node first */
+        queue *q = &team->queues[node];
+        while (claim_task(q, &task)) {
+            n_tasks = team->n_tasks;
+            team->fn(team->arg, task, worker);
+            n_taken++;
+        }
+        node = node + 1 == team->n_nodes ? 0 : node + 1;
     }
     /* seq_cst, as the load behind it: either the owner sees the count, or it is seen sleeping */
     if (n_taken > 0 && atomic_fetch_add(&team->n_done, n_taken) + n_taken == n_tasks &&
@@ -119,18 +134,28 @@ static void take_tasks(cmi_team *team, uint32_t worker)
     }
 }
 
+/* Float mode and place of the calling thread. */
+static void enter_team(const cmi_team *team, uint32_t node)
+{
+    cmi_float_env_set();
+    if (team->topology != NULL) {
+        (void)cmi_topology_bind_thread(team->topology, node);
+    }
+}
+
 static void *member_main(void *arg)
 {
     struct member *member = arg;
     cmi_team *team = member->team;
+    uint32_t node = cmi_team_node_of(team, member->worker);
     uint32_t seen = 0;
-    cmi_float_env_set();
+    enter_team(team, node);
     for (;;) {
         seen = wait_change(team, &team->n_runs, seen);
         if (atomic_load(&team->stopping)) {
             return NULL;
         }
-        take_tasks(team, member->worker);
+        take_tasks(team, member->worker, node);
     }
 }
 
@@ -143,8 +168,10 @@ static void announce(cmi_team *team)
     }
 }
 
-void cmi_team_run(cmi_team *team, cmi_team_fn *fn, void *arg, uint32_t n_tasks)
+/* end[k]: behind the last task of node k, whose first is behind the last of node k - 1. */
+static void run(cmi_team *team, cmi_team_fn *fn, void *arg, const uint32_t *end)
 {
+    uint32_t n_tasks = end[team->n_nodes - 1];
     if (team->n_threads == 1 || n_tasks <= 1) {
         for (uint32_t task = 0; task < n_tasks; task++) {
             fn(arg, task, 0);
@@ -155,22 +182,87 @@ void cmi_team_run(cmi_team *team, cmi_team_fn *fn, void *arg, uint32_t n_tasks)
     team->arg = arg;
     team->n_tasks = n_tasks;
     atomic_store_explicit(&team->n_done, 0, memory_order_relaxed);
-    atomic_store_explicit(&team->n_left, n_tasks, memory_order_release);
+    for (uint32_t i = 0, begin = 0; i < team->n_nodes; begin = end[i], i++) {
+        team->queues[i].end = end[i];
+        atomic_store_explicit(&team->queues[i].n_left, end[i] - begin, memory_order_release);
+    }
     announce(team);
-    take_tasks(team, 0);
+    take_tasks(team, 0, 0); /* worker 0 is on node 0 */
     uint32_t done;
     while ((done = atomic_load_explicit(&team->n_done, memory_order_acquire)) != n_tasks) {
         wait_change(team, &team->n_done, done);
     }
 }
 
+void cmi_team_run(cmi_team *team, cmi_team_fn *fn, void *arg, uint32_t n_tasks)
+{
+    uint32_t end[CMI_TOPOLOGY_MAX_NODES];
+    for (uint32_t i = 0; i < team->n_nodes; i++) {
+        end[i] = (uint32_t)cmi_team_share(team, i + 1, n_tasks);
+    }
+    run(team, fn, arg, end);
+}
+
+void cmi_team_run_on_nodes(cmi_team *team, cmi_team_fn *fn, void *arg, const uint32_t *n_tasks)
+{
+    uint32_t end[CMI_TOPOLOGY_MAX_NODES];
+    for (uint32_t i = 0, sum = 0; i < team->n_nodes; i++) {
+        sum += n_tasks[i];
+        end[i] = sum;
+    }
+    run(team, fn, arg, end);
+}
+
+uint64_t cmi_team_share(const cmi_team *team, uint32_t node, uint64_t n)
+{
+    /* The products of a model's sizes and 1024 threads stay far below 2^64. */
+    return n * team->first_worker[node] / team->n_threads;
+}
+
+uint32_t cmi_team_nodes(const cmi_team *team)
+{
+    return team->n_nodes;
+}
+
+uint32_t cmi_team_node_of(const cmi_team *team, uint32_t worker)
+{
+    uint32_t node = 0;
+    while (team->first_worker[node + 1] <= worker) {
+        node++;
+    }
+    return node;
+}
+
+const cmi_topology *cmi_team_topology(const cmi_team *team)
+{
+    return team->topology;
+}
+
+void cmi_team_own(cmi_team *team)
+{
+    enter_team(team, cmi_team_node_of(team, 0));
+}
+
 cmi_status cmi_team_create(cmi_team **team_out, uint32_t n_threads, cmi_error *err)
+{
+    return cmi_team_create_on(team_out, n_threads, NULL, err);
+}
+
+cmi_status cmi_team_create_on(cmi_team **team_out, uint32_t n_threads, const cmi_topology *topology,
+                              cmi_error *err)
 {
     if (n_threads < 1 || n_threads > 1024) {
         return cmi_error_set(err, CMI_ERR_INVALID, "threads: %u is not in 1..1024", n_threads);
     }
     cmi_team *team = cmi_alloc_aligned(sizeof *team, CMI_CACHE_LINE);
     team->n_threads = n_threads;
+    team->n_nodes = 1;
+    team->first_worker[1] = n_threads;
+    if (topology != NULL && cmi_topology_nodes(topology) > 1) {
+        team->topology = topology;
+        team->n_nodes = cmi_topology_nodes(topology);
+        cmi_topology_spread(topology, n_threads, team->first_worker);
+    }
     team->members = cmi_alloc(n_threads, sizeof *team->members);
     for (uint32_t i = 1; i < n_threads; i++) {
         team->members[i] = (struct member){.team = team, .worker = i};

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""`cminfer score` prints the same bytes however it is run: twice, threads, chunks, ISAs.
+"""`cminfer score` prints the same bytes however it is run: twice, threads, chunks, ISAs,
+memory nodes.
 
   same_bits.py CMINFER MODEL_DIR [EMULATED_CMINFER QEMU [OPTION]...]
 
@@ -23,12 +24,19 @@ ISAS = {
 CPUS = {"qemu-x86_64": ("Nehalem", "Haswell"), "qemu-aarch64": ("cortex-a53", "neoverse-n1", "max")}
 
 
-def score(command, model, ids, generate, options):
+# Hosts with several memory nodes, as hwloc makes them up; `cminfer` places threads and weights.
+HOSTS = ("node:2 core:2 pu:1", "node:3 core:1 pu:1", "node:16 core:1 pu:1")
+
+
+def score(command, model, ids, generate, options, host=None):
     args = [*command, "score", model, "--ids", ",".join(map(str, ids)), "--top", "8",
             "--generate", str(generate), "--drafts", *options]
-    run = subprocess.run(args, capture_output=True, timeout=900)
+    env = {**os.environ, "HWLOC_SYNTHETIC": host} if host else None
+    run = subprocess.run(args, capture_output=True, timeout=900, env=env)
     if run.returncode != 0:
         sys.exit(f"{' '.join(args)[:300]}\nexit status {run.returncode}: {run.stderr.decode()}")
+    if host and f"{host[5:].split()[0]} memory nodes".encode() not in run.stderr:
+        sys.exit(f"nothing was placed on {host}: {run.stderr.decode()}")
     return run.stdout
 
 
@@ -41,7 +49,10 @@ def compare_variants(cminfer, model, ids, kind):
     for variant in variants:
         if score([cminfer], model, ids, 8, [*kind, *variant]) != want:
             sys.exit(f"other bytes with {' '.join(kind + variant)}")
-    return len(variants)
+    for host in HOSTS:
+        if score([cminfer], model, ids, 8, [*kind, "--threads", "3"], host) != want:
+            sys.exit(f"other bytes with {' '.join(kind)} on {host}")
+    return len(variants) + len(HOSTS)
 
 
 def compare_emulated(cminfer, model, ids, kind, emulated, qemu, options):

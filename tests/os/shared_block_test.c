@@ -57,7 +57,7 @@ static void fill(cmi_shared_block *block, const char *key)
 {
     cmi_error err = {0};
     assert_true(cmi_shared_block_is_maker(block));
-    assert_int_equal(cmi_shared_block_reserve(block, &err), CMI_OK);
+    assert_int_equal(cmi_shared_block_reserve(block, 0, N_BYTES, &err), CMI_OK);
     memset(cmi_shared_block_bytes(block), key[0], N_BYTES);
 }
 
