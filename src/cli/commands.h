@@ -25,6 +25,7 @@ int cmi_cli_fail(const cmi_error *err);
 typedef struct cmi_model_options {
     const char *model;
     const char *dtype;
+    const char *kv_cache_dtype;
     const char *quantization;
     const char *isa;
     uint32_t n_threads;

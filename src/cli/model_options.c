@@ -22,12 +22,13 @@ int cmi_cli_usage(const char *line)
     return CMI_EXIT_USAGE;
 }
 
-enum { MODEL_OPTION_ROWS = 11 };
+enum { MODEL_OPTION_ROWS = 12 };
 
 /* Fills the table (with its end mark) with options that are stored in opt. */
 static void make_table(cmi_option table[MODEL_OPTION_ROWS], cmi_model_options *opt)
 {
     *opt = (cmi_model_options){.dtype = "auto",
+                               .kv_cache_dtype = "auto",
                                .quantization = "auto",
                                .isa = "auto",
                                .numa = "auto",
@@ -39,6 +40,12 @@ static void make_table(cmi_option table[MODEL_OPTION_ROWS], cmi_model_options *o
          "bf16: BF16 weights and KV (the default: auto)\n"
          "f32: float32 throughout, twice the memory, for verification",
          CMI_OPTION_TEXT, &opt->dtype, 0, 0},
+        {"kv-cache-dtype", "TYPE",
+         "int8: latent KV as INT8 with a scale for each token, rope as BF16:\n"
+         "56 % of BF16's memory for DeepSeek-V3, at some loss\n"
+         "bf16: as computed\n"
+         "auto (the default): as --dtype says",
+         CMI_OPTION_TEXT, &opt->kv_cache_dtype, 0, 0},
         {"quantization|q", "METHOD",
          "w8a8-int8: INT8 weights, quantized while loading, and INT8\n"
          "activations: half the memory of BF16\n"
@@ -139,6 +146,17 @@ static cmi_status parse_types(cmi_instance_options *instance, const cmi_model_op
         return cmi_error_set(err, CMI_ERR_INVALID, "--dtype takes bf16, f32 or auto, not \"%s\"",
                              opt->dtype);
     }
+    const char *kv = opt->kv_cache_dtype;
+    instance->int8_kv = strcmp(kv, "int8") == 0;
+    if (strcmp(kv, "bf16") == 0 || strcmp(kv, "bfloat16") == 0) {
+        if (instance->dtype != CMI_DTYPE_BF16) {
+            return cmi_error_set(err, CMI_ERR_INVALID,
+                                 "--kv-cache-dtype %s goes with --dtype bf16 only", kv);
+        }
+    } else if (!instance->int8_kv && strcmp(kv, "auto") != 0) {
+        return cmi_error_set(err, CMI_ERR_INVALID,
+                             "--kv-cache-dtype takes int8, bf16 or auto, not \"%s\"", kv);
+    }
     if (strcmp(opt->quantization, "w8a8-int8") == 0 ||
         strcmp(opt->quantization, "w8a8_int8") == 0 || strcmp(opt->quantization, "int8") == 0) {
         instance->quantization = CMI_QUANTIZATION_W8A8_INT8;
@@ -237,12 +255,12 @@ static void say_what_is_in_use(const cmi_instance *instance, const char *dir)
     warn_of_small_pages(instance->weights);
     say_what_is_where(instance);
     cmi_log(CMI_LOG_INFO,
-            "model %s: weights %s, attention and KV %s, isa %s, threads %u, weights %.2f GiB%s "
+            "model %s: weights %s, attention %s, KV %s, isa %s, threads %u, weights %.2f GiB%s "
             "(%.0f %% in huge pages%s), KV %.2f GiB for %u tokens, "
             "scratch %.2f GiB, chunk %u",
             dir, cmi_dtype_name(instance->weights_dtype), cmi_dtype_name(instance->dtype),
-            cmi_isa_name(instance->isa), cmi_team_size(instance->team),
-            (double)instance->weights->n_bytes / (1 << 30),
+            cmi_dtype_name(instance->kv_dtype), cmi_isa_name(instance->isa),
+            cmi_team_size(instance->team), (double)instance->weights->n_bytes / (1 << 30),
             instance->weights->mtp != NULL ? " with the MTP layer" : "",
             huge_share(instance->weights) * 100, sharing(instance->weights),
             (double)instance->kv_bytes / (1 << 30), instance->max_model_len,

@@ -147,7 +147,12 @@ static cmi_status choose_types(cmi_instance *in, const cmi_instance_options *opt
                              "INT8 weights go with dtype bf16 only: use --quantization none with "
                              "--dtype f32");
     }
+    if (opt->int8_kv && opt->dtype != CMI_DTYPE_BF16) {
+        return cmi_error_set(err, CMI_ERR_INVALID,
+                             "--kv-cache-dtype int8 goes with --dtype bf16 only");
+    }
     in->dtype = opt->dtype;
+    in->kv_dtype = opt->int8_kv ? CMI_DTYPE_I8 : opt->dtype;
     in->weights_dtype = is_int8 ? CMI_DTYPE_I8 : opt->dtype;
     return CMI_OK;
 }
@@ -202,7 +207,7 @@ static cmi_status open_parts(cmi_instance *in, const cmi_instance_options *opt, 
         return st;
     }
     cmi_weights_options weights = weights_options(in, opt);
-    cmi_kv_layout layout = cmi_kv_layout_make(&in->config, in->dtype, weights.with_mtp);
+    cmi_kv_layout layout = cmi_kv_layout_make(&in->config, in->kv_dtype, weights.with_mtp);
     st = fit_memory(in, opt, &layout, err);
     if (st != CMI_OK) {
         return st;

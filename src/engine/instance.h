@@ -25,7 +25,8 @@ typedef enum cmi_numa {
 
 typedef struct cmi_instance_options {
     const char *model_dir;
-    cmi_dtype dtype;               /* F32 or BF16: KV, operands, and weights that are not INT8 */
+    cmi_dtype dtype;               /* F32 or BF16: KV, operands, weights, unless they are INT8 */
+    bool int8_kv;                  /* latent KV as INT8; goes with BF16 only */
     cmi_quantization quantization; /* INT8 goes with BF16 only */
     cmi_isa isa;                   /* at most this */
     uint32_t n_threads;            /* 0: one for every processor */
@@ -51,7 +52,8 @@ typedef struct cmi_instance {
     cmi_model_config config;
     cmi_generation_config generation;
     cmi_isa isa;             /* in use */
-    cmi_dtype dtype;         /* of KV and attention: F32 or BF16 */
+    cmi_dtype dtype;         /* of attention: F32 or BF16 */
+    cmi_dtype kv_dtype;      /* of latent KV: dtype or I8 */
     cmi_dtype weights_dtype; /* of the linears: dtype or I8 */
     uint32_t max_model_len;
     uint32_t max_num_batched_tokens;

@@ -88,6 +88,17 @@ typedef struct cmi_attn_latent_scores_args {
 } cmi_attn_latent_scores_args;
 typedef void cmi_attn_latent_scores_fn(const cmi_attn_latent_scores_args *args);
 
+/* An INT8 latent tile as the BF16 tile that is computed with: a value tile with P = 4, and a scale
+ * for each token. tile: value[t][c] = round(q[t][c] * scales[t]), a value tile with P = 2. */
+typedef struct cmi_attn_dequantize_args {
+    const void *q;       /* int8_t, 64-byte aligned */
+    const float *scales; /* [CMI_ATTN_TILE] */
+    void *tile;          /* cmi_bf16, 64-byte aligned */
+    uint32_t n_t;        /* the first tokens: a multiple of 16 */
+    uint32_t n_cols;     /* a multiple of 16 */
+} cmi_attn_dequantize_args;
+typedef void cmi_attn_dequantize_fn(const cmi_attn_dequantize_args *args);
+
 /* The softmax of a block, row by row, and its merge into what came before.
  * Row r sees the keys t with n_hidden <= t < n_visible[r]. If there are any,
  *   m_b = (max of s[t]) * scale;  p[t] = exp(fma(s[t], scale, -m_b));  l_b = sum of p[t] in 16

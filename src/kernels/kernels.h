@@ -77,6 +77,7 @@ typedef void cmi_max_sum_exp_fn(const float *z, uint32_t n, float *max_out, floa
     X(attn_scores_bf16, cmi_attn_scores_fn)                                                        \
     X(attn_latent_scores_f32, cmi_attn_latent_scores_fn)                                           \
     X(attn_latent_scores_bf16, cmi_attn_latent_scores_fn)                                          \
+    X(attn_dequantize_i8, cmi_attn_dequantize_fn)                                                  \
     X(attn_softmax_f32, cmi_attn_softmax_fn)                                                       \
     X(attn_softmax_bf16, cmi_attn_softmax_fn)                                                      \
     X(attn_values_f32, cmi_attn_values_fn)                                                         \

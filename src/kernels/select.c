@@ -53,6 +53,7 @@ TABLE(attn_latent_scores_bf16,
       ROW_AVX2(attn_latent_scores_bf16) ROW_AVX512(attn_latent_scores_bf16)
           ROW_AVX512_BF16(attn_latent_scores_bf16) ROW_NEON(attn_latent_scores_bf16)
               ROW_NEON_BF16(attn_latent_scores_bf16))
+TABLE(attn_dequantize_i8, ROW_AVX2(attn_dequantize_i8) ROW_AVX512_BF16(attn_dequantize_i8))
 TABLE(attn_softmax_f32,
       ROW_AVX2(attn_softmax_f32) ROW_AVX512(attn_softmax_f32) ROW_NEON(attn_softmax_f32))
 TABLE(attn_softmax_bf16,

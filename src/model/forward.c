@@ -41,7 +41,8 @@ static void cut_attention_workers(piece_cutter *p, cmi_attention_scratch *a,
                                   const cmi_forward_options *opt, size_t value)
 {
     const cmi_model_config *c = opt->config;
-    size_t rows = CMI_ATTENTION_ROWS;
+    size_t rows = CMI_ATTENTION_ROWS, latent_cols = opt->kv_layout.latent_cols;
+    bool is_i8 = opt->kv_layout.dtype == CMI_DTYPE_I8;
     uint32_t n_workers = cmi_team_size(opt->team);
     a->expanded_cols = CMI_ROUND_UP(c->qk_nope_head_dim + c->v_head_dim, 16u) + 16;
     a->workers = cut(p, n_workers, sizeof *a->workers);
@@ -52,6 +53,7 @@ static void cut_attention_workers(piece_cutter *p, cmi_attention_scratch *a,
         w.alpha = cut(p, rows, sizeof(float));
         w.beta = cut(p, rows, sizeof(float));
         w.n_visible = cut(p, rows, sizeof(uint32_t));
+        w.pages = cut(p, is_i8 ? CMI_BLOCK_PAGES : 0, cmi_value_tile_bytes(2, latent_cols));
         w.q = cut(p, (size_t)CMI_PREFILL_ROWS * a->q_cols, value);
         w.expanded = cut(p, (size_t)CMI_KV_PAGE_TOKENS * a->expanded_cols, sizeof(float));
         if (a->workers != NULL) {
@@ -104,7 +106,7 @@ static void cut_attention(piece_cutter *p, cmi_forward_scratch *s, const cmi_for
     s->latent = cut(p, CMI_EXPAND_TOKENS * rank, sizeof(float));
     s->latent_op = cut_operand(p, CMI_EXPAND_TOKENS, rank, value);
     s->o = cut(p, rows * heads * c->v_head_dim, sizeof(float));
-    a->kv_op = cut(p, rows * a->abs_cols, value);
+    a->kv_rows = cut(p, rows, layout->row_bytes);
     a->q_op = cut(p, rows * heads * a->q_cols, value);
     a->latent = cut(p, CMI_EXPAND_TOKENS * rank, value);
     a->keys = cut(p, CMI_EXPAND_TILES, a->key_bytes);
@@ -150,7 +152,7 @@ static size_t cut_scratch(cmi_forward_scratch *s, const cmi_forward_options *opt
     const cmi_model_config *c = opt->config;
     piece_cutter p = {.base = base};
     size_t rows = opt->max_rows;
-    size_t value = cmi_dtype_bytes(opt->kv_layout.dtype);
+    size_t value = cmi_dtype_bytes(opt->kv_layout.operand_dtype);
     bool with_mtp = opt->kv_layout.n_layers > c->num_hidden_layers;
     s->x = cut(&p, rows * c->hidden_size, sizeof(float));
     s->normed = cut(&p, rows * c->hidden_size, sizeof(float));
@@ -191,7 +193,7 @@ cmi_status cmi_forward_create(cmi_forward **forward_out, const cmi_forward_optio
 {
     cmi_forward *f = cmi_alloc(1, sizeof *f);
     f->opt = *opt;
-    f->dtype = opt->kv_layout.dtype;
+    f->dtype = opt->kv_layout.operand_dtype;
     f->value_bytes = cmi_dtype_bytes(f->dtype);
     f->softmax_scale = cmi_rope_softmax_scale(opt->config);
     choose_attention_kernels(f);

@@ -55,7 +55,7 @@ typedef struct cmi_forward_options {
     const cmi_weights *weights;
     const cmi_kernels *kernels;
     cmi_team *team;
-    cmi_kv_layout kv_layout;  /* its dtype is the compute type too */
+    cmi_kv_layout kv_layout;  /* its operand_dtype is the compute type too */
     void *kv_base;            /* the page pool */
     uint32_t max_rows;        /* of a batch */
     uint32_t max_decode_rows; /* of them, <= max_rows */

@@ -44,13 +44,14 @@ typedef struct cmi_attention_worker {
     void *p;             /* the same as operands */
     float *alpha, *beta; /* [CMI_ATTENTION_ROWS] */
     uint32_t *n_visible; /* [CMI_ATTENTION_ROWS] */
+    uint8_t *pages;      /* decode, INT8 KV: [CMI_BLOCK_PAGES] latent tiles as BF16 */
     void *q;             /* prefill: [CMI_PREFILL_ROWS][q_cols] */
     float *expanded;     /* prefill: [CMI_KV_PAGE_TOKENS][expanded_cols] */
 } cmi_attention_worker;
 
 typedef struct cmi_attention_scratch {
     uint32_t nope_cols, q_cols, abs_cols; /* with padding: nope, an expanded and an absorbed row */
-    void *kv_op;                          /* [rows][abs_cols] operand: what is stored */
+    void *kv_rows;                        /* [rows] of kv_layout.row_bytes: what is stored */
     void *q_op;                           /* [rows][heads][q_cols] operand */
     void *q_abs_op;                       /* [decode rows * heads][abs_cols] operand */
     cmi_attention_worker *workers;

@@ -49,6 +49,25 @@ static void clear_sums(const cmi_forward *f, decode_sums sums, uint32_t n)
     memset(sums.o, 0, n * (size_t)f->opt.config->kv_lora_rank * sizeof *sums.o);
 }
 
+/* The latent tile of a stored page as operands; INT8 goes through the worker's scratch, where page
+ * number i of a block has its place. */
+static const void *latent_tile(const cmi_forward *f, const cmi_attention_worker *w,
+                               const uint8_t *kv, uint32_t i, uint32_t n_keys)
+{
+    const cmi_kv_layout *layout = &f->opt.kv_layout;
+    if (layout->dtype != CMI_DTYPE_I8) {
+        return kv;
+    }
+    uint8_t *tile = w->pages + i * cmi_value_tile_bytes(2, layout->latent_cols);
+    cmi_attn_dequantize_args args = {.q = kv,
+                                     .scales = (const void *)(kv + layout->scales_offset),
+                                     .tile = tile,
+                                     .n_t = n_keys,
+                                     .n_cols = layout->latent_cols};
+    f->opt.kernels->attn_dequantize_i8(&args);
+    return tile;
+}
+
 /* Scores of a block, page by page. Returns the keys that the unit's last row sees in it. */
 static uint32_t block_scores(const cmi_forward *f, const cmi_decode_unit *unit, uint32_t block,
                              const cmi_attention_worker *w, const void *tiles[CMI_BLOCK_PAGES])
@@ -61,16 +80,17 @@ static uint32_t block_scores(const cmi_forward *f, const cmi_decode_unit *unit, 
         uint32_t page = (block * CMI_ATTN_BLOCK + t) / CMI_KV_PAGE_TOKENS;
         bool is_last = (page + 1) * CMI_KV_PAGE_TOKENS >= unit->n_keys;
         const uint8_t *kv = cmi_span_page(f, unit->span, page);
-        tiles[t / CMI_KV_PAGE_TOKENS] = kv;
+        uint32_t n_tile = CMI_ROUND_UP(CMI_MIN(n_keys - t, (uint32_t)CMI_KV_PAGE_TOKENS), 16u);
+        tiles[t / CMI_KV_PAGE_TOKENS] = latent_tile(f, w, kv, t / CMI_KV_PAGE_TOKENS, n_tile);
         cmi_attn_latent_scores_args args = {
             .q = cmi_operand_at(f, f->s.attn.q_abs_op, first * f->s.attn.abs_cols),
-            .latent = kv,
+            .latent = tiles[t / CMI_KV_PAGE_TOKENS],
             .rope = kv + layout->rope_offset,
             .s = w->scores + t,
             .q_stride = f->s.attn.abs_cols,
             .s_stride = CMI_ATTN_BLOCK,
             .n_rows = n_query_rows(unit),
-            .n_keys = CMI_ROUND_UP(CMI_MIN(n_keys - t, (uint32_t)CMI_KV_PAGE_TOKENS), 16u),
+            .n_keys = n_tile,
             .n_latent = layout->latent_cols,
             .n_rope = layout->rope_cols,
             .ahead = is_last ? NULL : cmi_span_page(f, unit->span, page + 1),

@@ -38,6 +38,7 @@ static void prepare_kv(cmi_forward *f, uint32_t row)
 {
     const cmi_model_config *c = f->opt.config;
     const cmi_attention_scratch *a = &f->s.attn;
+    const cmi_kv_layout *layout = &f->opt.kv_layout;
     uint32_t rotary = cmi_row_position(f, row) - f->kv_begin;
     float *latent = f->s.qkv_a + row * qkv_a_stride(c) + c->q_lora_rank;
     float *rope = latent + c->kv_lora_rank;
@@ -45,10 +46,18 @@ static void prepare_kv(cmi_forward *f, uint32_t row)
                             c->kv_lora_rank, latent);
     f->opt.kernels->rope(rope, cmi_rope_cos(&f->rope, rotary), cmi_rope_sin(&f->rope, rotary),
                          f->rope.n_pairs);
-    void *to = cmi_operand_at(f, a->kv_op, row * (size_t)a->abs_cols);
-    write_padded(f, latent, c->kv_lora_rank, to, f->opt.kv_layout.latent_cols);
-    write_padded(f, rope, c->qk_rope_head_dim, cmi_operand_at(f, to, f->opt.kv_layout.latent_cols),
-                 f->opt.kv_layout.rope_cols);
+    uint8_t *to = (uint8_t *)a->kv_rows + row * layout->row_bytes;
+    if (layout->dtype == CMI_DTYPE_I8) {
+        float scale;
+        f->opt.kernels->quantize_i8(latent, c->kv_lora_rank, to, &scale);
+        for (uint32_t i = 0; i < layout->latent_cols; i++) {
+            to[i] = i < c->kv_lora_rank ? (uint8_t)(to[i] - CMI_I8_ZERO) : 0;
+        }
+        memcpy(to + layout->row_scale_offset, &scale, sizeof scale);
+    } else {
+        write_padded(f, latent, c->kv_lora_rank, to, layout->latent_cols);
+    }
+    write_padded(f, rope, c->qk_rope_head_dim, to + layout->row_rope_offset, layout->rope_cols);
 }
 
 /* Stores rows whose slots share lanes; the first of them does it for all. */
@@ -56,7 +65,7 @@ static void store_kv(cmi_forward *f, uint32_t row)
 {
     const cmi_batch_span *span = &f->batch->spans[f->s.row_span[row]];
     uint32_t position = cmi_row_position(f, row);
-    uint32_t lane = f->opt.kv_layout.lane_values;
+    uint32_t lane = f->opt.kv_layout.slot_lanes;
     if (row > span->row_idx && position % lane != 0) {
         return;
     }
@@ -66,7 +75,7 @@ static void store_kv(cmi_forward *f, uint32_t row)
     }
     uint32_t page = position / CMI_KV_PAGE_TOKENS;
     cmi_kv_store(&f->opt.kv_layout, cmi_span_page(f, span, page), position % CMI_KV_PAGE_TOKENS,
-                 cmi_operand_at(f, f->s.attn.kv_op, row * (size_t)f->s.attn.abs_cols), n,
+                 (uint8_t *)f->s.attn.kv_rows + row * f->opt.kv_layout.row_bytes, n,
                  page == 0 ? f->kv_begin : 0);
 }
 

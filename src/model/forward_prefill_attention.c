@@ -49,6 +49,14 @@ static void load_latent(void *arg, uint32_t task, uint32_t worker)
     uint32_t rank = f->opt.config->kv_lora_rank, t = task * LOAD_TOKENS;
     uint32_t n = CMI_MIN(g->n_keys - t, (uint32_t)LOAD_TOKENS);
     void *rows = cmi_operand_at(f, f->s.attn.latent, t * (size_t)rank);
+    if (f->opt.kv_layout.dtype == CMI_DTYPE_I8 && f->s.latent_op.dtype == CMI_DTYPE_I8) {
+        for (uint32_t i = t; i < t + n; i++) { /* stored as kv_b_proj wants them */
+            f->s.latent_op.scales[i] =
+                cmi_kv_load_quantized(&f->opt.kv_layout, stored_page(g, i / CMI_KV_PAGE_TOKENS),
+                                      i % CMI_KV_PAGE_TOKENS, cmi_operand_row(&f->s.latent_op, i));
+        }
+        return;
+    }
     cmi_kv_load_latent(&f->opt.kv_layout, stored_page(g, t / CMI_KV_PAGE_TOKENS),
                        t % CMI_KV_PAGE_TOKENS, n, rows, rank);
     for (uint32_t i = 0; i < n && f->s.latent_op.dtype == CMI_DTYPE_I8; i++) {

@@ -48,6 +48,23 @@ class Usage(unittest.TestCase):
             self.assertEqual(result.stderr.count("\n"), 1, args)
             self.assertIn(word, result.stderr)
 
+    def test_kv_types_that_there_are_not(self):
+        for args in (["fp8"], ["int8", "--dtype", "f32"], ["bf16", "--dtype", "f32"]):
+            result = run("score", TINY, "--ids", "0,5", "--kv-cache-dtype", *args)
+            self.assertNotEqual(result.returncode, 0, args)
+            self.assertEqual(result.stdout, "", args)
+            self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+            self.assertIn("--kv-cache-dtype", result.stderr)
+
+    def test_kv_types_and_their_spellings(self):
+        def score(*args):
+            return run("score", TINY, "--ids", "0,5,6,7", "--top", "3", *args).stdout
+
+        want = score()
+        for name in ("auto", "bf16", "bfloat16"):
+            self.assertEqual(score("--kv-cache-dtype", name), want, name)
+        self.assertNotEqual(score("--kv_cache_dtype=int8"), want)
+
     def test_output_that_is_lost_is_a_failure(self):
         with open("/dev/full", "w") as full:
             result = subprocess.run([CMINFER, "help"], stdout=full, stderr=subprocess.PIPE,

@@ -56,6 +56,7 @@ def main(cminfer, model):
             return json.loads(run(cminfer, "eval", model, "--perplexity", path, "--json", *options))
 
         bf16, int8 = perplexity(), perplexity("--quantization", "w8a8-int8")
+        int8_kv = perplexity("--kv-cache-dtype", "int8")
         with open(path, "w") as f:
             f.writelines(json.dumps({"text": text}) + "\n" for text in texts[:5])
         few = perplexity()
@@ -64,9 +65,11 @@ def main(cminfer, model):
     assert abs(few["nll"] - want) < 1e-5, (few, want)
     assert math.isclose(few["perplexity"], math.exp(few["nll"]), rel_tol=1e-5)
     assert bf16["documents"] == len(texts) and bf16["tokens"] == int8["tokens"]
-    print(f"perplexity: BF16 {bf16['perplexity']:.4f}, INT8 {int8['perplexity']:.4f}")
+    print(f"perplexity: BF16 {bf16['perplexity']:.4f}, INT8 {int8['perplexity']:.4f}, "
+          f"INT8 KV {int8_kv['perplexity']:.4f}")
     # Round-to-nearest INT8 with a scale for each output and each token is held to 1 %.
     assert int8["perplexity"] < 1.01 * bf16["perplexity"]
+    assert int8_kv["perplexity"] < 1.01 * bf16["perplexity"]
 
 
 if __name__ == "__main__":

@@ -71,7 +71,10 @@ def main(cminfer, model, emulated=None, qemu=None, *options):
     few = bool(os.environ.get("CMI_FEW"))
     ids = prompts["recall_long"][: 70 if few else 140]
     n_compared = 0
-    for kind in (["--dtype", "bf16"], ["--dtype", "f32"], ["--quantization", "w8a8-int8"]):
+    kinds = (["--dtype", "bf16"], ["--dtype", "f32"], ["--quantization", "w8a8-int8"],
+             ["--quantization", "w8a8-int8", "--kv-cache-dtype", "int8"],
+             ["--kv-cache-dtype", "int8"])
+    for kind in kinds:
         if emulated in (None, cminfer):
             n_compared += compare_variants(cminfer, model, ids, kind)
         if emulated and not few:

@@ -325,3 +325,24 @@ void battery_attn_pack_values_bf16(battery *b, cmi_attn_pack_fn *fn)
 {
     pack_calls(b, fn, 2, cmi_value_tile_bytes);
 }
+
+void battery_attn_dequantize_i8(battery *b, cmi_attn_dequantize_fn *fn)
+{
+    for (uint32_t i = 0; i < 16; i++) {
+        cmi_attn_dequantize_args args = {.n_t = 16 * (1 + i % 4), .n_cols = 16 * (1 + i / 4)};
+        char label[64];
+        (void)snprintf(label, sizeof label, "%u tokens, %u columns", args.n_t, args.n_cols);
+        const size_t n_q = cmi_value_tile_bytes(4, args.n_cols);
+        const size_t n_bytes = cmi_value_tile_bytes(2, args.n_cols);
+        int8_t *q = guarded_alloc(&b->arrays, n_q);
+        for (size_t j = 0; j < n_q; j++) {
+            q[j] = (int8_t)battery_draw_bits(b);
+        }
+        args.q = q;
+        args.scales = draw_floats(b, CMI_ATTN_TILE, 10);
+        args.tile = guarded_alloc(&b->arrays, n_bytes);
+        fn(&args);
+        give(b, label, args.tile, n_bytes);
+        guarded_release(&b->arrays);
+    }
+}

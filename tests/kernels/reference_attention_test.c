@@ -350,6 +350,30 @@ static void packed_tiles_hold_the_rows(void **state)
     }
 }
 
+static void dequantized_tiles_are_codes_times_scales(void **state)
+{
+    (void)state;
+    static CMI_ALIGNED(64) int8_t q[48 * CMI_ATTN_TILE];
+    static CMI_ALIGNED(64) cmi_bf16 tile[48 * CMI_ATTN_TILE];
+    float scales[CMI_ATTN_TILE];
+    battery draws = {.seed = SEED};
+    for (size_t i = 0; i < sizeof q; i++) {
+        q[i] = (int8_t)battery_draw_bits(&draws);
+    }
+    for (size_t t = 0; t < CMI_ATTN_TILE; t++) {
+        scales[t] = battery_draw(&draws, 5);
+    }
+    cmi_attn_dequantize_i8_variants[0].fn(&(cmi_attn_dequantize_args){
+        .q = q, .scales = scales, .tile = tile, .n_t = CMI_ATTN_TILE, .n_cols = 48});
+    for (size_t t = 0; t < CMI_ATTN_TILE; t++) {
+        for (size_t c = 0; c < 48; c++) {
+            double want = q[cmi_value_tile_at(4, t, c)] * seen(scales[t]);
+            float got = cmi_bf16_to_f32(tile[cmi_value_tile_at(2, t, c)]);
+            expect_near("dequantized", t, c, got, want, fabs(want) * (BF16_U + U) + FLUSH);
+        }
+    }
+}
+
 /* Every value of a tile has a place of its own. */
 static void tile_places_are_a_permutation(void **state)
 {
@@ -382,6 +406,7 @@ int main(void)
         cmocka_unit_test(values_are_weighted_sums),
         cmocka_unit_test(merging_weighs_by_maxima),
         cmocka_unit_test(packed_tiles_hold_the_rows),
+        cmocka_unit_test(dequantized_tiles_are_codes_times_scales),
         cmocka_unit_test(tile_places_are_a_permutation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -19,15 +19,19 @@ static void open_model(rig *r, const random_model *model, const rig_options *opt
     }
 }
 
+static cmi_dtype kv_dtype(const rig_options *opt)
+{
+    cmi_dtype dtype = opt->dtype == CMI_DTYPE_F32 ? CMI_DTYPE_F32 : CMI_DTYPE_BF16;
+    return opt->int8_kv ? CMI_DTYPE_I8 : dtype;
+}
+
 void rig_open(rig *r, const random_model *model, const rig_options *opt)
 {
     cmi_error err = {0};
     *r = (rig){0};
     open_model(r, model, opt);
     cmi_kernels_select(&r->kernels, cmi_cpu_flags() & cmi_isa_cpu_flags(opt->isa));
-    r->layout =
-        cmi_kv_layout_make(&r->config, opt->dtype == CMI_DTYPE_F32 ? CMI_DTYPE_F32 : CMI_DTYPE_BF16,
-                           r->weights->mtp != NULL);
+    r->layout = cmi_kv_layout_make(&r->config, kv_dtype(opt), r->weights->mtp != NULL);
     size_t kv_bytes = RIG_MAX_SEQUENCES * RIG_PAGES * r->layout.page_bytes;
     r->kv = cmi_alloc_aligned(kv_bytes, CMI_CACHE_LINE);
     memset(r->kv, 0xFF, kv_bytes);

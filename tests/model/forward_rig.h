@@ -9,7 +9,8 @@
 enum { RIG_MAX_SEQUENCES = 3, RIG_PAGES = 13 /* a sequence: RANDOM_MODEL_POSITIONS */ };
 
 typedef struct rig_options {
-    cmi_dtype dtype; /* of the linears; with I8 the KV is BF16 */
+    cmi_dtype dtype; /* of the linears; with I8 attention is BF16 */
+    bool int8_kv;
     cmi_isa isa;
     uint32_t n_threads;
     uint32_t max_rows;

@@ -411,13 +411,15 @@ static float *run_states(const random_model *model, const rig_options *opt, uint
     return states;
 }
 
-static void bits_do_not_depend_on_chunk_threads_or_isa_in(const model_spec *spec, cmi_dtype dtype)
+static void bits_do_not_depend_on_chunk_threads_or_isa_in(const model_spec *spec, cmi_dtype dtype,
+                                                          bool int8_kv)
 {
     static const struct {
         uint32_t chunk, n_threads;
     } rows[] = {{1, 1}, {7, 3}, {63, 2}, {64, 4}, {65, 1}, {90, 2}};
     cmi_isa best = cmi_isa_best(cmi_cpu_flags());
-    rig_options first = {.dtype = dtype, .isa = best, .n_threads = 1, .max_rows = 90};
+    rig_options first = {
+        .dtype = dtype, .int8_kv = int8_kv, .isa = best, .n_threads = 1, .max_rows = 90};
     choose_tokens(spec);
     random_model *model = random_model_create(spec);
     size_t n_bytes = (size_t)2 * N_TOKENS * spec->hidden_size * sizeof(float);
@@ -453,10 +455,19 @@ static void long_bits_do_not_depend_on_the_cut(void **state)
     static const struct {
         uint32_t chunk, decode_rows, n_threads;
         cmi_dtype dtype;
+        bool int8_kv;
     } rows[] = {
-        {N_LONG_PROMPT, 1, 1, CMI_DTYPE_BF16}, {512, 4, 2, CMI_DTYPE_BF16},
-        {100, 2, 5, CMI_DTYPE_BF16},           {7, 3, 3, CMI_DTYPE_BF16},
-        {N_LONG_PROMPT, 1, 1, CMI_DTYPE_F32},  {129, 3, 4, CMI_DTYPE_F32},
+        {N_LONG_PROMPT, 1, 1, CMI_DTYPE_BF16},
+        {512, 4, 2, CMI_DTYPE_BF16},
+        {100, 2, 5, CMI_DTYPE_BF16},
+        {7, 3, 3, CMI_DTYPE_BF16},
+        {N_LONG_PROMPT, 1, 1, CMI_DTYPE_BF16, true},
+        {510, 4, 2, CMI_DTYPE_BF16, true},
+        {7, 3, 3, CMI_DTYPE_BF16, true},
+        {N_LONG_PROMPT, 1, 1, CMI_DTYPE_I8, true},
+        {99, 2, 2, CMI_DTYPE_I8, true},
+        {N_LONG_PROMPT, 1, 1, CMI_DTYPE_F32},
+        {129, 3, 4, CMI_DTYPE_F32},
     };
     choose_tokens(spec);
     random_model *model = random_model_create(spec);
@@ -465,11 +476,13 @@ static void long_bits_do_not_depend_on_the_cut(void **state)
     for (size_t i = 0; i < CMI_LEN(rows); i++) {
         rig r;
         rig_options opt = {.dtype = rows[i].dtype,
+                           .int8_kv = rows[i].int8_kv,
                            .isa = cmi_isa_best(cmi_cpu_flags()),
                            .n_threads = rows[i].n_threads,
                            .max_rows = CMI_MAX(rows[i].chunk, 4u)};
         rig_plan plan = {tokens, N_LONG, N_LONG_PROMPT, rows[i].chunk, rows[i].decode_rows};
-        bool is_first = i == 0 || rows[i].dtype != rows[i - 1].dtype;
+        bool is_first =
+            i == 0 || rows[i].dtype != rows[i - 1].dtype || rows[i].int8_kv != rows[i - 1].int8_kv;
         float *states = is_first ? want : got;
         rig_open(&r, model, &opt);
         rig_run(&r, &plan, states, states + size);
@@ -486,8 +499,9 @@ static void long_bits_do_not_depend_on_the_cut(void **state)
 
 static void bits_do_not_depend_on_chunk_threads_or_isa(void **state)
 {
-    bits_do_not_depend_on_chunk_threads_or_isa_in(*state, CMI_DTYPE_BF16);
-    bits_do_not_depend_on_chunk_threads_or_isa_in(*state, CMI_DTYPE_I8);
+    bits_do_not_depend_on_chunk_threads_or_isa_in(*state, CMI_DTYPE_BF16, false);
+    bits_do_not_depend_on_chunk_threads_or_isa_in(*state, CMI_DTYPE_I8, false);
+    bits_do_not_depend_on_chunk_threads_or_isa_in(*state, CMI_DTYPE_BF16, true);
 }
 
 static double rms(const float *x, const float *minus, size_t n)
@@ -517,6 +531,13 @@ static void int8_stays_near_float32(void **state)
     opt.dtype = CMI_DTYPE_I8;
     float *got = run_states(model, &opt, N_PROMPT);
     double error = rms(got, want, n) / rms(want, NULL, n);
+    opt.dtype = CMI_DTYPE_BF16;
+    opt.int8_kv = true;
+    float *int8_kv = run_states(model, &opt, N_PROMPT);
+    double kv_error = rms(int8_kv, want, n) / rms(want, NULL, n);
+    print_message("%s: INT8 KV differs from float32 by %.2f %%\n", spec->name, 100 * kv_error);
+    assert_true(kv_error < 0.25);
+    cmi_free(int8_kv);
     print_message("%s: INT8 differs from float32 by %.2f %%\n", spec->name, 100 * error);
     assert_true(error < 0.25);
     cmi_free(want);

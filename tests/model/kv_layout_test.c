@@ -154,6 +154,84 @@ static void slots_before_the_first_are_zero(void **state)
     }
 }
 
+/* INT8: code i of token t, and its scale. */
+static int8_t code_of(uint32_t t, uint32_t i)
+{
+    return (int8_t)((int)((t * 37 + i * 11) % 255) - 127);
+}
+
+static float scale_of(uint32_t t)
+{
+    return 0.25f * (float)(t + 1);
+}
+
+static void store_i8(const cmi_kv_layout *layout, uint32_t slot, uint32_t n, uint32_t begin)
+{
+    static CMI_ALIGNED(4) uint8_t rows[8 * 128];
+    assert_true(n * layout->row_bytes <= sizeof rows);
+    memset(rows, 0, sizeof rows);
+    for (uint32_t t = 0; t < n; t++) {
+        uint8_t *row = rows + t * layout->row_bytes;
+        float scale = scale_of(slot + t);
+        for (uint32_t i = 0; i < RANK; i++) {
+            row[i] = (uint8_t)code_of(slot + t, i);
+        }
+        for (uint32_t i = 0; i < ROPE; i++) {
+            cmi_bf16 v = cmi_bf16_from_f32(value_of(slot + t, RANK + i));
+            memcpy(row + layout->row_rope_offset + i * sizeof v, &v, sizeof v);
+        }
+        memcpy(row + layout->row_scale_offset, &scale, sizeof scale);
+    }
+    cmi_kv_store(layout, page, slot, rows, n, begin);
+}
+
+static void expect_slot_i8(const cmi_kv_layout *layout, uint32_t t, bool zeros)
+{
+    uint8_t row[RANK];
+    cmi_bf16 wide[RANK];
+    float scale = cmi_kv_load_quantized(layout, page, t, row);
+    cmi_kv_load_latent(layout, page, t, 1, wide, RANK);
+    assert_true(scale == (zeros ? 0.0f : scale_of(t)));
+    for (uint32_t i = 0; i < RANK; i++) {
+        int code = zeros ? 0 : code_of(t, i);
+        assert_int_equal(row[i], code + 128);
+        assert_int_equal((int8_t)page[cmi_value_tile_at(4, t, i)], code);
+        assert_int_equal(wide[i], cmi_bf16_from_f32((float)code * scale));
+    }
+    for (uint32_t i = 0; i < ROPE; i++) {
+        cmi_bf16 v;
+        memcpy(&v, page + layout->rope_offset + cmi_key_tile_at(2, t, i) * sizeof v, sizeof v);
+        assert_true(cmi_bf16_to_f32(v) == (zeros ? 0.0f : value_of(t, RANK + i)));
+    }
+}
+
+/* Four slots share a lane: those stored stay, those behind are zero, scale included. */
+static void int8_slots_hold_codes_and_scales(void **state)
+{
+    (void)state;
+    cmi_kv_layout layout = make(CMI_DTYPE_I8);
+    assert_int_equal(layout.operand_dtype, CMI_DTYPE_BF16);
+    assert_int_equal(layout.scales_offset, LATENT_COLS * 64);
+    assert_int_equal(layout.rope_offset, LATENT_COLS * 64 + 64 * 4);
+    assert_int_equal(layout.layer_bytes, LATENT_COLS * 64 + 64 * 4 + ROPE * 64 * 2);
+    memset(page, 0xFF, sizeof page);
+    for (uint32_t t = 0; t < 64; t++) {
+        store_i8(&layout, t, 1, 0);
+        for (uint32_t i = 0; i <= t; i++) {
+            expect_slot_i8(&layout, i, false);
+        }
+        for (uint32_t i = t + 1; i % 4 != 0; i++) {
+            expect_slot_i8(&layout, i, true);
+        }
+    }
+    memset(page, 0xFF, sizeof page);
+    store_i8(&layout, 1, 2, 1);
+    expect_slot_i8(&layout, 0, true);
+    expect_slot_i8(&layout, 1, false);
+    expect_slot_i8(&layout, 2, false);
+    expect_slot_i8(&layout, 3, true);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -161,6 +239,7 @@ int main(void)
         cmocka_unit_test(rows_come_back),
         cmocka_unit_test(a_slot_leaves_its_neighbours),
         cmocka_unit_test(slots_before_the_first_are_zero),
+        cmocka_unit_test(int8_slots_hold_codes_and_scales),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -144,6 +144,7 @@ CALL(combine_bf16)
 #define call_attn_scores_bf16 cmi_bench_call_attn_scores
 #define call_attn_latent_scores_f32 cmi_bench_call_attn_latent_scores
 #define call_attn_latent_scores_bf16 cmi_bench_call_attn_latent_scores
+#define call_attn_dequantize_i8 cmi_bench_call_attn_dequantize
 #define call_attn_softmax_f32 cmi_bench_call_attn_softmax
 #define call_attn_softmax_bf16 cmi_bench_call_attn_softmax
 #define call_attn_values_f32 cmi_bench_call_attn_values

@@ -122,6 +122,17 @@ void cmi_bench_call_attn_pack(const cmi_bench_call *call, uint32_t first_col, ui
     ((cmi_attn_pack_fn *)call->fn)(&args);
 }
 
+void cmi_bench_call_attn_dequantize(const cmi_bench_call *call, uint32_t first_col, uint32_t n_cols)
+{
+    USE_WHOLE;
+    const cmi_attn_dequantize_args args = {.q = call->operands[0],
+                                           .scales = floats(call, 2),
+                                           .tile = call->operands[1],
+                                           .n_t = call->c->n_rows,
+                                           .n_cols = call->c->n};
+    ((cmi_attn_dequantize_fn *)call->fn)(&args);
+}
+
 /* rows x columns results of n multiply-adds; the operand of n x columns is what is read. */
 static cmi_bench_case product_case(const char *kernel, uint32_t n_rows, uint32_t n_cols, uint32_t n)
 {
@@ -173,6 +184,8 @@ size_t cmi_bench_attn_cases(const char *kernel, cmi_bench_case cases_out[CMI_BEN
         cases_out[n++] = rows_case(16, 256, 18, 4);
     } else if (strcmp(kernel, "attn_merge") == 0) {
         cases_out[n++] = rows_case(16, 512, 3, 8);
+    } else if (strcmp(kernel, "attn_dequantize_i8") == 0) {
+        cases_out[n++] = rows_case(64, 512, 1, 2);
     } else if (strncmp(kernel, "attn_pack", 9) == 0) {
         cases_out[n++] = rows_case(64, 128, 0, 4);
     }

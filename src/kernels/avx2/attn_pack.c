@@ -59,3 +59,31 @@ void cmi_attn_pack_keys_bf16_avx2(const cmi_attn_pack_args *args)
         }
     }
 }
+
+/* Byte i of each lane: 8 columns of token i of four, times its scale, rounded: the upper halves. */
+static inline __m256i dequantize(__m256i lanes, uint32_t i, float scale)
+{
+    const __m256i high = _mm256_sll_epi32(lanes, _mm_cvtsi32_si128((int)(24 - 8 * i)));
+    const __m256 q = _mm256_cvtepi32_ps(_mm256_srai_epi32(high, 24));
+    return round_bf16(_mm256_castps_si256(_mm256_mul_ps(q, _mm256_set1_ps(scale))));
+}
+
+/* A line of four tokens becomes two of a pair each, half a line at a time. */
+void cmi_attn_dequantize_i8_avx2(const cmi_attn_dequantize_args *args)
+{
+    for (size_t c = 0; c < args->n_cols; c += LANES_HALF) {
+        const size_t block = c / CMI_ATTN_COLS, half = c % CMI_ATTN_COLS * CMI_ATTN_LANE_BYTES;
+        const char *from = (const char *)args->q + block * (LINES / 2 * LINE_BYTES) + half;
+        char *to = (char *)args->tile + block * (LINES * LINE_BYTES) + half;
+        for (size_t t = 0; t < args->n_t; t += 4) {
+            const __m256i lanes = _mm256_load_si256((const __m256i *)(const void *)from);
+            for (uint32_t i = 0; i < 4; i += 2) {
+                __m256i even = _mm256_srli_epi32(dequantize(lanes, i, args->scales[t + i]), 16);
+                __m256i odd = dequantize(lanes, i + 1, args->scales[t + i + 1]);
+                store(to, _mm256_blend_epi16(even, odd, 0xAA));
+                to += LINE_BYTES;
+            }
+            from += LINE_BYTES;
+        }
+    }
+}

@@ -48,3 +48,15 @@ void cmi_attn_pack_values_bf16_ref(const cmi_attn_pack_args *args)
         }
     }
 }
+
+void cmi_attn_dequantize_i8_ref(const cmi_attn_dequantize_args *args)
+{
+    const int8_t *q = args->q;
+    cmi_bf16 *tile = args->tile;
+    for (size_t t = 0; t < args->n_t; t++) {
+        for (size_t c = 0; c < args->n_cols; c++) {
+            const float value = (float)q[cmi_value_tile_at(4, t, c)] * args->scales[t];
+            tile[cmi_value_tile_at(2, t, c)] = cmi_bf16_from_f32(value);
+        }
+    }
+}
