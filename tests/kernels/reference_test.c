@@ -231,6 +231,77 @@ static void max_sum_exp_is_the_softmax_normalizer(void **state)
     }
 }
 
+/* q is the integer nearest to x * 127 / amax; that product errs by two roundings of at most 127. */
+static void quantize_i8_rounds_to_the_nearest_step(void **state)
+{
+    (void)state;
+    static uint8_t q[N_MAX];
+    battery draws = {.seed = SEED};
+    for (size_t s = 0; s < CMI_LEN(sizes); s++) {
+        const uint32_t n = sizes[s];
+        fill(&draws, a, n, 4);
+        double amax = 0;
+        for (size_t i = 0; i < n; i++) {
+            amax = fmax(amax, fabs(seen(a[i])));
+        }
+        float scale;
+        cmi_quantize_i8_variants[0].fn(a, n, q, &scale);
+        const bool is_zero = amax < 1e-30;
+        expect_near("quantize_i8, scale", n, 0, scale, is_zero ? 0 : amax / 127, U * amax / 127);
+        for (size_t i = 0; i < n; i++) {
+            assert_in_range(q[i], 1, 255);
+            double want = is_zero ? 0 : seen(a[i]) * 127 / amax;
+            expect_near("quantize_i8", n, i, (float)((int)q[i] - CMI_I8_ZERO), want,
+                        0.5 + 127 * 2 * U);
+        }
+    }
+}
+
+enum { I8_TEST_BYTES = CMI_I8_HEADER_BYTES + (N_MAX + CMI_I8_GROUP) * CMI_I8_BLOCK_COLS };
+
+/* The sum is an integer that float64 holds exactly; it is rounded once and multiplied twice. */
+static void gemm_i8_is_the_exact_integer_product(void **state)
+{
+    (void)state;
+    static uint8_t x[N_MAX + CMI_I8_GROUP];
+    static CMI_ALIGNED(64) int8_t block[I8_TEST_BYTES];
+    const float x_scale = 0.37f;
+    battery draws = {.seed = SEED};
+    for (size_t s = 0; s < CMI_LEN(sizes); s++) {
+        const uint32_t n = sizes[s];
+        int64_t sums[CMI_I8_BLOCK_COLS] = {0};
+        float *scales = (float *)(void *)block;
+        int32_t *offsets = (int32_t *)(void *)(block + 64);
+        memset(block, 0, sizeof block);
+        for (uint32_t k = 0; k < n; k++) {
+            x[k] = (uint8_t)(1 + battery_draw_bits(&draws) % 255);
+            for (uint32_t lane = 0; lane < CMI_I8_BLOCK_COLS; lane++) {
+                const int8_t w = (int8_t)battery_draw_bits(&draws);
+                const size_t at = (k / CMI_I8_GROUP * CMI_I8_BLOCK_COLS + lane) * CMI_I8_GROUP;
+                block[CMI_I8_HEADER_BYTES + at + k % CMI_I8_GROUP] = w;
+                sums[lane] += ((int64_t)x[k] - CMI_I8_ZERO) * w;
+                offsets[lane] -= CMI_I8_ZERO * w;
+                scales[lane] = 0.01f * (float)(lane + 1);
+            }
+        }
+        cmi_gemm_i8_args args = {.x = x,
+                                 .x_scale = &x_scale,
+                                 .w = block,
+                                 .y = y,
+                                 .x_stride = CMI_ROUND_UP((size_t)n, (size_t)CMI_I8_GROUP),
+                                 .y_stride = CMI_I8_BLOCK_COLS,
+                                 .n_rows = 1,
+                                 .n_cols = CMI_I8_BLOCK_COLS,
+                                 .n_k = n,
+                                 .out = CMI_I8_OUT_F32};
+        cmi_gemm_i8_variants[0].fn(&args);
+        for (uint32_t lane = 0; lane < CMI_I8_BLOCK_COLS; lane++) {
+            const double want = (double)sums[lane] * (double)x_scale * (double)scales[lane];
+            expect_near("gemm_i8", n, lane, y[lane], want, 3 * U * fabs(want));
+        }
+    }
+}
+
 int main(void)
 {
     cmi_float_env_set();
@@ -242,6 +313,8 @@ int main(void)
         cmocka_unit_test(axpy_adds_a_multiple),
         cmocka_unit_test(rope_rotates_each_pair),
         cmocka_unit_test(max_sum_exp_is_the_softmax_normalizer),
+        cmocka_unit_test(quantize_i8_rounds_to_the_nearest_step),
+        cmocka_unit_test(gemm_i8_is_the_exact_integer_product),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -49,8 +49,12 @@ void cmi_quantize_i8_avx2(const float *x, uint32_t n, uint8_t *q, float *scale_o
     }
     const i8_scale s = scale_of(_mm256_max_ps(amax, amax_hi));
     const __m256 inverse = _mm256_set1_ps(s.inverse);
-    for (size_t i = 0; i < n; i += LANES_HALF) {
-        store_bytes(q + i, n - i, quantized(lanes_load(x, i, n), inverse));
+    size_t at = 0;
+    for (; at + LANES_HALF <= n; at += LANES_HALF) {
+        _mm_storel_epi64((__m128i *)(q + at), quantized(_mm256_loadu_ps(x + at), inverse));
+    }
+    if (at < n) {
+        store_bytes(q + at, n - at, quantized(lanes_load(x, at, n), inverse));
     }
     *scale_out = s.scale;
 }
