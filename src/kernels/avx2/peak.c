@@ -17,9 +17,9 @@ uint64_t cmi_peak_i8_avx2(uint64_t n_rounds)
     const __m256i x = _mm256_set1_epi8(3), w = _mm256_set1_epi8(-5), ones = _mm256_set1_epi16(1);
     uint64_t left = n_rounds;
     if (left > 0) {
-        CMI_PEAK_LOOP(left, ZERO, STEP_I8, x, w, ones);
+        CMI_PEAK_LOOP_AVX2(left, ZERO, STEP_I8, x, w, ones);
     }
-    return n_rounds * CMI_PEAK_CHAINS * sizeof x * 2;
+    return n_rounds * CMI_PEAK_CHAINS_AVX2 * sizeof x * 2;
 }
 
 uint64_t cmi_peak_f32_avx2(uint64_t n_rounds)
@@ -27,9 +27,9 @@ uint64_t cmi_peak_f32_avx2(uint64_t n_rounds)
     const __m256 x = _mm256_set1_ps(0.25f), w = _mm256_set1_ps(0.75f);
     uint64_t left = n_rounds;
     if (left > 0) {
-        CMI_PEAK_LOOP(left, ZERO, STEP_F32, x, w, w);
+        CMI_PEAK_LOOP_AVX2(left, ZERO, STEP_F32, x, w, w);
     }
-    return n_rounds * CMI_PEAK_CHAINS * (sizeof x / sizeof(float)) * 2;
+    return n_rounds * CMI_PEAK_CHAINS_AVX2 * (sizeof x / sizeof(float)) * 2;
 }
 
 uint64_t cmi_peak_read_avx2(const void *memory, size_t n_bytes)
