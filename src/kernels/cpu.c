@@ -17,7 +17,7 @@ static bool all_set(uint64_t value, uint64_t mask)
     return (value & mask) == mask;
 }
 
-uint32_t cmi_cpu_flags(void)
+static uint32_t features(void)
 {
     /* Leaf 7's bits by their names in the processor manuals; not every cpuid.h has them all. */
     const uint32_t avx2_ebx = 1u << 5 | 1u << 8;                           /* AVX2, BMI2 */
@@ -47,6 +47,20 @@ uint32_t cmi_cpu_flags(void)
         return CMI_CPU_AVX2 | CMI_CPU_AVX512 | CMI_CPU_AVX512_VNNI;
     }
     return CMI_CPU_AVX2 | CMI_CPU_AVX512 | CMI_CPU_AVX512_VNNI | CMI_CPU_AVX512_BF16;
+}
+
+/* No CPUID bit tells how many units there are. */
+static uint32_t traits(void)
+{
+    uint32_t max_leaf, ebx, ecx, edx;
+    bool is_intel = __get_cpuid(0, &max_leaf, &ebx, &ecx, &edx) && ebx == signature_INTEL_ebx &&
+                    ecx == signature_INTEL_ecx && edx == signature_INTEL_edx;
+    return is_intel ? CMI_CPU_DUAL_DOT : 0;
+}
+
+uint32_t cmi_cpu_flags(void)
+{
+    return features() | traits();
 }
 
 #elif CMI_ARCH_AARCH64

@@ -10,8 +10,8 @@
 
 #define CMI_KERNEL_DECLARE(name, type)                                                             \
     type cmi_##name##_ref, cmi_##name##_avx2, cmi_##name##_avx512, cmi_##name##_avx512_vnni,       \
-        cmi_##name##_avx512_bf16, cmi_##name##_neon, cmi_##name##_neon_dotprod,                    \
-        cmi_##name##_neon_i8mm, cmi_##name##_neon_bf16;
+        cmi_##name##_avx512_vnni_dual, cmi_##name##_avx512_bf16, cmi_##name##_neon,                \
+        cmi_##name##_neon_dotprod, cmi_##name##_neon_i8mm, cmi_##name##_neon_bf16;
 CMI_KERNEL_TABLE(CMI_KERNEL_DECLARE)
 CMI_PEAK_TABLE(CMI_KERNEL_DECLARE)
 #undef CMI_KERNEL_DECLARE

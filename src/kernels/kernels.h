@@ -121,13 +121,17 @@ enum {
     CMI_CPU_AVX512 = 1u << 1, /* F, BW, VL, DQ and the operating system saves ZMM */
     CMI_CPU_AVX512_VNNI = 1u << 2,
     CMI_CPU_AVX512_BF16 = 1u << 3,
+    /* Not a feature but a trait: two INT8 dot products a cycle, and BF16 ones at a quarter of that
+     * rate, half of the float32 multiply-add's. Intel's cores; Zen 4 has one of either a cycle. */
+    CMI_CPU_DUAL_DOT = 1u << 8,
+    CMI_CPU_TRAITS = CMI_CPU_DUAL_DOT,
     CMI_CPU_NEON = 1u << 16, /* what every AArch64 has */
     CMI_CPU_NEON_DOTPROD = 1u << 17,
     CMI_CPU_NEON_I8MM = 1u << 18,
     CMI_CPU_NEON_BF16 = 1u << 19,
 };
 
-/* What this processor has. Each flag implies those above it of its architecture. */
+/* What this processor has. Each flag but traits implies those above it of its architecture. */
 uint32_t cmi_cpu_flags(void);
 
 /* The flags that an `--isa` mask lets through: "at most this". */
@@ -140,7 +144,8 @@ bool cmi_isa_parse(const char *name, cmi_isa *isa_out);
 cmi_isa cmi_isa_best(uint32_t cpu_flags);
 const char *cmi_isa_name(cmi_isa isa);
 
-/* For every kernel the last row of its table whose flags are all in cpu_flags. */
+/* For every kernel the last row of its table whose flags are all in cpu_flags, and none of those
+ * that it is slow on. */
 void cmi_kernels_select(cmi_kernels *kernels_out, uint32_t cpu_flags);
 
 #endif

@@ -124,7 +124,7 @@ static void check_dtype(cmi_dtype dtype)
     first.n_prompt = N_PROMPT_ISA;
     want = run_all(&first);
     for (cmi_isa isa = CMI_ISA_REF; isa < best; isa++) {
-        if ((cmi_isa_cpu_flags(isa) & ~cmi_cpu_flags()) != 0) {
+        if ((cmi_isa_cpu_flags(isa) & ~(cmi_cpu_flags() | CMI_CPU_TRAITS)) != 0) {
             continue; /* of another architecture */
         }
         run_options opt = first;

@@ -8,19 +8,23 @@ static const uint32_t x86_flags =
 static const uint32_t arm_flags =
     CMI_CPU_NEON | CMI_CPU_NEON_DOTPROD | CMI_CPU_NEON_I8MM | CMI_CPU_NEON_BF16;
 enum { ARM_FIRST_BIT = 16 };
+static const uint32_t x86_traits = CMI_CPU_DUAL_DOT;
 
 static void each_kernel_gets_the_last_row_that_the_flags_allow(void **state)
 {
     (void)state;
     const uint32_t n_x86 = x86_flags + 1, n_arm = (arm_flags >> ARM_FIRST_BIT) + 1;
-    for (uint32_t i = 0; i < n_x86 + n_arm; i++) {
-        const uint32_t flags = i < n_x86 ? i : (i - n_x86) << ARM_FIRST_BIT;
+    for (uint32_t i = 0; i < 2 * n_x86 + n_arm; i++) {
+        const uint32_t flags = i < n_x86       ? i
+                               : i < 2 * n_x86 ? (i - n_x86) | x86_traits
+                                               : (i - 2 * n_x86) << ARM_FIRST_BIT;
         cmi_kernels kernels;
         cmi_kernels_select(&kernels, flags);
 #define CHECK(name, type)                                                                          \
     {                                                                                              \
         size_t v = cmi_##name##_n_variants - 1;                                                    \
-        while ((cmi_##name##_variants[v].cpu_flags & ~flags) != 0) {                               \
+        while ((cmi_##name##_variants[v].cpu_flags & ~flags) != 0 ||                               \
+               (cmi_##name##_variants[v].slow_on & flags) != 0) {                                  \
             v--;                                                                                   \
         }                                                                                          \
         assert_true(kernels.name == cmi_##name##_variants[v].fn);                                  \
@@ -35,7 +39,8 @@ static void row_0_is_the_reference_and_needs_nothing(void **state)
     (void)state;
 #define CHECK(name, type)                                                                          \
     assert_string_equal(cmi_##name##_variants[0].isa, "ref");                                      \
-    assert_int_equal(cmi_##name##_variants[0].cpu_flags, 0);
+    assert_int_equal(cmi_##name##_variants[0].cpu_flags, 0);                                       \
+    assert_int_equal(cmi_##name##_variants[0].slow_on, 0);
     CMI_KERNEL_TABLE(CHECK)
 #undef CHECK
 }
@@ -58,7 +63,7 @@ static void an_isa_mask_lets_through_its_own_and_lower_flags(void **state)
     (void)state;
     assert_int_equal(cmi_isa_cpu_flags(CMI_ISA_REF), 0);
     assert_int_equal(cmi_isa_cpu_flags(CMI_ISA_AVX2), CMI_CPU_AVX2);
-    assert_int_equal(cmi_isa_cpu_flags(CMI_ISA_AVX512), x86_flags);
+    assert_int_equal(cmi_isa_cpu_flags(CMI_ISA_AVX512), x86_flags | x86_traits);
     assert_int_equal(cmi_isa_cpu_flags(CMI_ISA_NEON_BASE), CMI_CPU_NEON);
     assert_int_equal(cmi_isa_cpu_flags(CMI_ISA_NEON_DOTPROD), CMI_CPU_NEON | CMI_CPU_NEON_DOTPROD);
     assert_int_equal(cmi_isa_cpu_flags(CMI_ISA_NEON), arm_flags);
@@ -75,7 +80,7 @@ static void an_isa_mask_lets_through_its_own_and_lower_flags(void **state)
 static void each_flag_of_this_processor_implies_those_below(void **state)
 {
     (void)state;
-    const uint32_t flags = cmi_cpu_flags();
+    const uint32_t flags = cmi_cpu_flags() & ~x86_traits;
     const uint32_t first_bit = CMI_ARCH_AARCH64 ? ARM_FIRST_BIT : 0;
     assert_int_equal(flags & ~(CMI_ARCH_AARCH64 ? arm_flags : x86_flags), 0);
     const uint32_t ones = flags >> first_bit;

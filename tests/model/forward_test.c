@@ -433,7 +433,7 @@ static void bits_do_not_depend_on_chunk_threads_or_isa_in(const model_spec *spec
         } else {
             opt.isa = (cmi_isa)(i - CMI_LEN(rows));
         }
-        if ((cmi_isa_cpu_flags(opt.isa) & ~cmi_cpu_flags()) != 0) {
+        if ((cmi_isa_cpu_flags(opt.isa) & ~(cmi_cpu_flags() | CMI_CPU_TRAITS)) != 0) {
             continue; /* of another architecture */
         }
         float *got = run_states(model, &opt, chunk);

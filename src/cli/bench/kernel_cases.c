@@ -163,7 +163,7 @@ size_t cmi_bench_kernels_list(cmi_bench_kernel kernels_out[CMI_BENCH_MAX_KERNELS
     for (size_t v = 0; v < cmi_##kernel##_n_variants && v < CMI_BENCH_MAX_VARIANTS; v++) {         \
         const cmi_##kernel##_variant *row = &cmi_##kernel##_variants[v];                           \
         kernels_out[n].variants[kernels_out[n].n_variants++] =                                     \
-            (cmi_bench_variant){row->isa, row->cpu_flags, (void (*)(void))row->fn};                \
+            (cmi_bench_variant){row->isa, row->cpu_flags, row->slow_on, (void (*)(void))row->fn};  \
     }                                                                                              \
     n++;
     CMI_KERNEL_TABLE(ADD)

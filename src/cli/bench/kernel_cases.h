@@ -39,7 +39,7 @@ enum { CMI_BENCH_OPERAND_BYTES = 64 << 20, CMI_BENCH_MAX_CASES = 40 };
 /* A kernel of CMI_KERNEL_TABLE, with its table's type left out. */
 typedef struct cmi_bench_variant {
     const char *isa;
-    uint32_t cpu_flags;
+    uint32_t cpu_flags, slow_on; /* as in kernels/variants.h */
     void (*fn)(void);
 } cmi_bench_variant;
 

@@ -183,8 +183,9 @@ static void open_matmul(measured *m, bool is_best)
 static void measure_row(measured *m, bool is_best)
 {
     kernels_run *run = m->run;
-    m->arithmetic = cmi_bench_limit_for(m->c->arithmetic, m->variant->cpu_flags);
-    m->read = cmi_bench_limit_for(CMI_BENCH_READ, m->variant->cpu_flags);
+    const uint32_t flags = m->variant->cpu_flags | (run->rig->cpu_flags & CMI_CPU_TRAITS);
+    m->arithmetic = cmi_bench_limit_for(m->c->arithmetic, flags);
+    m->read = cmi_bench_limit_for(CMI_BENCH_READ, flags);
     open_matmul(m, is_best);
     choose_n_calls(m);
     double begin = cmi_bench_seconds();
@@ -217,13 +218,15 @@ static size_t first_variant(const kernels_run *run, const cmi_bench_kernel *kern
     return 0;
 }
 
-static size_t last_variant(const kernels_run *run, const cmi_bench_kernel *kernel)
+/* The one that this processor gets. */
+static size_t best_variant(const kernels_run *run, const cmi_bench_kernel *kernel)
 {
-    size_t last = 0;
+    size_t best = 0;
     for (size_t v = 1; v < kernel->n_variants; v++) {
-        last = runs(run, kernel, v) ? v : last;
+        bool is_slow = (kernel->variants[v].slow_on & run->rig->cpu_flags) != 0;
+        best = runs(run, kernel, v) && !is_slow ? v : best;
     }
-    return last;
+    return best;
 }
 
 /* Runs, or with dry only counts, the rows of a kernel. */
@@ -231,8 +234,8 @@ static void run_kernel(kernels_run *run, const cmi_bench_kernel *kernel, bool dr
 {
     cmi_bench_case cases[CMI_BENCH_MAX_CASES];
     size_t n_cases = cmi_bench_kernel_cases(kernel->name, &run->opt->shapes, cases);
-    size_t last = last_variant(run, kernel);
-    for (size_t v = first_variant(run, kernel); v <= last; v++) {
+    size_t best = best_variant(run, kernel);
+    for (size_t v = first_variant(run, kernel); v < kernel->n_variants; v++) {
         for (size_t i = 0; runs(run, kernel, v) && i < n_cases; i++) {
             uint32_t n_threads[] = {1, run->rig->n_threads};
             size_t n = cases[i].is_cut && run->rig->n_threads > 1 ? 2 : 1;
@@ -245,7 +248,7 @@ static void run_kernel(kernels_run *run, const cmi_bench_kernel *kernel, bool dr
                 if (dry) {
                     run->n_total++;
                 } else {
-                    measure_row(&m, v == last);
+                    measure_row(&m, v == best);
                 }
             }
         }

@@ -47,9 +47,24 @@ uint32_t cmi_bench_limit_cpu_flags(cmi_bench_limit limit)
     }
 }
 
-/* Each flag implies those below it (kernels/kernels.h). */
+static uint32_t slow_on(cmi_bench_limit limit)
+{
+    switch (limit.kind) {
+    case CMI_BENCH_I8:
+        return cmi_peak_i8_variants[limit.variant].slow_on;
+    case CMI_BENCH_BF16:
+        return cmi_peak_bf16_variants[limit.variant].slow_on;
+    case CMI_BENCH_F32:
+        return cmi_peak_f32_variants[limit.variant].slow_on;
+    default:
+        return cmi_peak_read_variants[limit.variant].slow_on;
+    }
+}
+
+/* Each feature implies those below it (kernels/kernels.h). */
 static uint32_t with_implied(uint32_t cpu_flags)
 {
+    cpu_flags &= ~(uint32_t)CMI_CPU_TRAITS;
     for (uint32_t shift = 1; shift < 32; shift *= 2) {
         cpu_flags |= cpu_flags >> shift;
     }
@@ -61,7 +76,8 @@ cmi_bench_limit cmi_bench_limit_for(cmi_bench_limit_kind kind, uint32_t cpu_flag
     cmi_bench_limit best = {.kind = kind};
     for (size_t v = 0; v < cmi_bench_limit_n_variants(kind); v++) {
         cmi_bench_limit row = {kind, v};
-        if ((cmi_bench_limit_cpu_flags(row) & ~with_implied(cpu_flags)) == 0) {
+        if ((cmi_bench_limit_cpu_flags(row) & ~with_implied(cpu_flags)) == 0 &&
+            (slow_on(row) & cpu_flags) == 0) {
             best = row;
         }
     }

@@ -28,8 +28,9 @@ const char *cmi_bench_limit_isa(cmi_bench_limit limit);
 size_t cmi_bench_limit_n_variants(cmi_bench_limit_kind kind);
 uint32_t cmi_bench_limit_cpu_flags(cmi_bench_limit limit);
 
-/* The limit for code that uses the instructions of cpu_flags and those that they imply. BF16
- * without its dot product is widened, so it becomes F32. */
+/* The limit for code that uses the instructions of cpu_flags and those that they imply, on a
+ * processor with the traits among them. BF16 without a dot product, or with a slow one, is widened,
+ * so it becomes F32. */
 cmi_bench_limit cmi_bench_limit_for(cmi_bench_limit_kind kind, uint32_t cpu_flags);
 
 /* One sample with 1 or all threads. read_bytes, of CMI_BENCH_READ: the memory that each thread

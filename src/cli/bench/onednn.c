@@ -83,8 +83,9 @@ cmi_onednn *cmi_onednn_open(bool avx2_only, cmi_error *err)
         return NULL;
     }
     bool ok = find_functions(dnn);
-    if (ok && avx2_only) {
-        (void)dnn->dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx2); /* fails when it is too late */
+    if (ok) { /* fails when it is too late */
+        (void)dnn->dnnl_set_max_cpu_isa(avx2_only ? dnnl_cpu_isa_avx2
+                                                  : dnnl_cpu_isa_avx512_core_bf16);
     }
     ok = ok && dnn->dnnl_engine_create(&dnn->engine, dnnl_cpu, 0) == dnnl_success &&
          dnn->dnnl_stream_create(&dnn->stream, dnn->engine, dnnl_stream_default_flags) ==

@@ -9,8 +9,9 @@
 
 typedef struct cmi_onednn cmi_onednn;
 
-/* NULL, with why in err, where it is not to be had. avx2_only: it may use no more than AVX2; it
- * keeps what the first call of the process said. */
+/* NULL, with why in err, where it is not to be had. It may use AVX2, or without avx2_only AVX-512
+ * with VNNI and BF16, but no AMX, which none of our kernels uses; it keeps what the first call of
+ * the process said. */
 cmi_onednn *cmi_onednn_open(bool avx2_only, cmi_error *err);
 void cmi_onednn_close(cmi_onednn *dnn); /* NULL is fine */
 
