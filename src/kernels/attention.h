@@ -129,7 +129,7 @@ typedef struct cmi_attn_values_args {
     float *o;                  /* [n_rows][o_stride], updated in place */
     size_t p_stride, o_stride;
     uint32_t n_rows;
-    uint32_t n_t; /* a multiple of P */
+    uint32_t n_t; /* a multiple of P, <= CMI_ATTN_BLOCK */
     uint32_t n_cols;
 } cmi_attn_values_args;
 typedef void cmi_attn_values_fn(const cmi_attn_values_args *args);

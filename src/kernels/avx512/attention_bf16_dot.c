@@ -14,17 +14,26 @@ static inline __m512 multiply_add(__m512 sums, __m512i x, __m512i w)
     return _mm512_dpbf16_ps(sums, (__m512bh)x, (__m512bh)w);
 }
 
+#define KIND                                                                                       \
+    ((attn_kind){.p = 2,                                                                           \
+                 .rows = 6,                                                                        \
+                 .vectors = 4,                                                                     \
+                 .latent_rows = 8,                                                                 \
+                 .latent_vectors = 1,                                                              \
+                 .operand = operand,                                                               \
+                 .multiply_add = multiply_add})
+
 void cmi_attn_scores_bf16_avx512_bf16(const cmi_attn_scores_args *args)
 {
-    scores((attn_kind){2, 1, operand, multiply_add}, args);
+    scores(KIND, args);
 }
 
 void cmi_attn_latent_scores_bf16_avx512_bf16(const cmi_attn_latent_scores_args *args)
 {
-    latent_scores((attn_kind){2, 1, operand, multiply_add}, latent_turn_bf16, args);
+    latent_scores(KIND, latent_turn_bf16, args);
 }
 
 void cmi_attn_values_bf16_avx512_bf16(const cmi_attn_values_args *args)
 {
-    values((attn_kind){2, 1, operand, multiply_add}, args);
+    values(KIND, args);
 }

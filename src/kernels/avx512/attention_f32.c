@@ -12,9 +12,18 @@ static inline __m512 multiply_add(__m512 sums, __m512i x, __m512i w)
     return _mm512_fmadd_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(w), sums);
 }
 
+#define KIND                                                                                       \
+    ((attn_kind){.p = 1,                                                                           \
+                 .rows = 6,                                                                        \
+                 .vectors = 4,                                                                     \
+                 .latent_rows = 8,                                                                 \
+                 .latent_vectors = 1,                                                              \
+                 .operand = operand,                                                               \
+                 .multiply_add = multiply_add})
+
 void cmi_attn_scores_f32_avx512(const cmi_attn_scores_args *args)
 {
-    scores((attn_kind){1, 1, operand, multiply_add}, args);
+    scores(KIND, args);
 }
 
 /* Tokens are a line apart. Slow, but float32 is there to check the others. */
@@ -30,10 +39,10 @@ static inline void turn(const void *latent, size_t t, size_t lane, __m512i keys[
 
 void cmi_attn_latent_scores_f32_avx512(const cmi_attn_latent_scores_args *args)
 {
-    latent_scores((attn_kind){1, 1, operand, multiply_add}, turn, args);
+    latent_scores(KIND, turn, args);
 }
 
 void cmi_attn_values_f32_avx512(const cmi_attn_values_args *args)
 {
-    values((attn_kind){1, 1, operand, multiply_add}, args);
+    values(KIND, args);
 }
