@@ -1,4 +1,4 @@
-/* engine/engine.c - the queue in front of an engine and its thread.
+/* engine/engine.c - an engine's life, and the calls that come from any thread.
  *
  * Events are pushed without the engine lock, since a push may wait: it and the ring's lock are
  * never held together. */
@@ -9,115 +9,76 @@
 #include "base/alloc.h"
 #include "os/clock.h"
 
-void cmi_engine_finish_unserved(cmi_engine *engine, const cmi_queued_request *queued)
-{
-    cmi_event event = {.version = CMI_MESSAGE_VERSION,
-                       .type = CMI_EVENT_FINISHED,
-                       .request_id = queued->request->request_id,
-                       .finish_reason = CMI_FINISH_ABORT,
-                       .status = CMI_OK,
-                       .submitted_ns = queued->submitted_ns,
-                       .now_ns = cmi_clock_monotonic_ns()};
-    (void)cmi_event_ring_push(&engine->ring, &event);
-}
+/* ---- life ----
+ */
 
-/* Takes queue entry i out; the later ones move up. Lock held. */
-static cmi_queued_request take_queued(cmi_engine *engine, uint32_t i)
+static void make_tables(cmi_engine *engine)
 {
-    cmi_queued_request taken = engine->queue[i];
-    engine->n_queued--;
-    engine->n_queue_cancelled -= taken.cancelled ? 1 : 0;
-    memmove(engine->queue + i, engine->queue + i + 1,
-            (engine->n_queued - i) * sizeof *engine->queue);
-    return taken;
-}
-
-/* Ends every cancelled (or, with all set, every) queued request. */
-static void sweep_queue(cmi_engine *engine, bool all)
-{
-    for (uint32_t i = 0;;) {
-        pthread_mutex_lock(&engine->lock);
-        while (i < engine->n_queued && !all && !engine->queue[i].cancelled) {
-            i++;
-        }
-        if (i >= engine->n_queued) {
-            pthread_mutex_unlock(&engine->lock);
-            return;
-        }
-        cmi_queued_request taken = take_queued(engine, i);
-        pthread_mutex_unlock(&engine->lock);
-        cmi_engine_finish_unserved(engine, &taken);
-        cmi_free(taken.request);
+    const cmi_instance *in = engine->instance;
+    const uint32_t n_slots = engine->n_slots, n_seqs = in->max_num_seqs;
+    engine->slots = cmi_alloc(n_slots, sizeof *engine->slots);
+    engine->ended = cmi_alloc(n_slots, sizeof *engine->ended);
+    engine->arrived = cmi_alloc(n_slots, sizeof *engine->arrived);
+    engine->inbox = cmi_alloc(n_slots, sizeof *engine->inbox);
+    engine->free_slots = cmi_alloc(n_slots, sizeof *engine->free_slots);
+    for (uint32_t i = n_slots; i-- > 0;) {
+        engine->free_slots[engine->n_free_slots++] = i;
+    }
+    engine->seats = cmi_alloc(n_seqs, sizeof *engine->seats);
+    engine->free_seats = cmi_alloc(n_seqs, sizeof(cmi_seat *));
+    for (uint32_t i = n_seqs; i-- > 0;) {
+        engine->seats[i].page_ids =
+            cmi_alloc(cmi_kv_pages_for(in->max_model_len), sizeof(uint32_t));
+        engine->free_seats[engine->n_free_seats++] = &engine->seats[i];
+    }
+    engine->token_ids = cmi_alloc(in->max_num_batched_tokens, sizeof *engine->token_ids);
+    engine->spans = cmi_alloc(n_seqs, sizeof *engine->spans);
+    engine->rows = cmi_alloc(n_seqs, sizeof *engine->rows);
+    engine->hidden = cmi_alloc((size_t)CMI_FORWARD_MAX_HEAD_ROWS * in->config.hidden_size,
+                               sizeof *engine->hidden);
+    engine->samplers = cmi_alloc(cmi_team_size(in->team), sizeof *engine->samplers);
+    for (uint32_t i = 0; i < cmi_team_size(in->team); i++) {
+        cmi_sampler_init(&engine->samplers[i], in->config.vocab_size, &in->kernels);
     }
 }
 
-bool cmi_engine_check_cancel(cmi_engine *engine)
+static void free_tables(cmi_engine *engine)
 {
-    pthread_mutex_lock(&engine->lock);
-    bool sweep = engine->n_queue_cancelled > 0;
-    bool end = engine->running_cancelled || engine->stopping;
-    pthread_mutex_unlock(&engine->lock);
-    if (sweep) {
-        sweep_queue(engine, false);
+    const cmi_instance *in = engine->instance;
+    for (uint32_t i = 0; i < cmi_team_size(in->team); i++) {
+        cmi_sampler_deinit(&engine->samplers[i]);
     }
-    return end;
-}
-
-void cmi_engine_count_step(cmi_engine *engine, uint32_t n_rows, bool is_prefill)
-{
-    pthread_mutex_lock(&engine->lock);
-    engine->stats.n_prompt_tokens += is_prefill ? n_rows : 0;
-    engine->stats.n_steps++;
-    engine->stats.n_step_tokens += n_rows;
-    engine->stats.n_kv_pages_used =
-        engine->instance->kv_pool.n_pages - engine->instance->kv_pool.n_free;
-    pthread_mutex_unlock(&engine->lock);
-}
-
-void cmi_engine_count_token(cmi_engine *engine)
-{
-    pthread_mutex_lock(&engine->lock);
-    engine->stats.n_generation_tokens++;
-    pthread_mutex_unlock(&engine->lock);
-}
-
-/* Waits for a request and makes it the running one. False: the engine is stopping. */
-static bool next_request(cmi_engine *engine, cmi_queued_request *next_out)
-{
-    for (;;) {
-        pthread_mutex_lock(&engine->lock);
-        while (engine->n_queued == 0 && !engine->stopping) {
-            pthread_cond_wait(&engine->work, &engine->lock);
-        }
-        if (engine->stopping) {
-            pthread_mutex_unlock(&engine->lock);
-            return false;
-        }
-        *next_out = take_queued(engine, 0);
-        if (!next_out->cancelled) {
-            engine->is_running = true;
-            engine->running_cancelled = false;
-            engine->running_id = next_out->request->request_id;
-            pthread_mutex_unlock(&engine->lock);
-            return true;
-        }
-        pthread_mutex_unlock(&engine->lock);
-        cmi_engine_finish_unserved(engine, next_out);
-        cmi_free(next_out->request);
+    for (uint32_t i = 0; i < in->max_num_seqs; i++) {
+        cmi_free(engine->seats[i].page_ids);
     }
+    cmi_free(engine->samplers);
+    cmi_free(engine->hidden);
+    cmi_free(engine->rows);
+    cmi_free(engine->spans);
+    cmi_free(engine->token_ids);
+    cmi_free(engine->free_seats);
+    cmi_free(engine->seats);
+    cmi_free(engine->free_slots);
+    cmi_free(engine->inbox);
+    cmi_free(engine->arrived);
+    cmi_free(engine->ended);
+    cmi_free(engine->slots);
+    cmi_free(engine->scheduler);
 }
 
-static void *engine_main(void *arg)
+static void make_scheduler(cmi_engine *engine, uint32_t max_prefill_rows)
 {
-    cmi_engine *engine = arg;
-    cmi_queued_request next;
-    cmi_team_own(engine->instance->team);
-    while (next_request(engine, &next)) {
-        cmi_engine_serve(engine, &next);
-        cmi_free(next.request);
-    }
-    sweep_queue(engine, true);
-    return NULL;
+    const cmi_instance *in = engine->instance;
+    cmi_scheduler_options opt = {.n_slots = engine->n_slots,
+                                 .max_num_seqs = in->max_num_seqs,
+                                 .max_rows = in->max_num_batched_tokens,
+                                 .max_decode_rows = in->max_decode_rows,
+                                 .max_prefill_rows =
+                                     CMI_MIN(max_prefill_rows, in->max_num_batched_tokens),
+                                 .max_span_rows = CMI_MAX_REPLAY_ROWS,
+                                 .page_tokens = CMI_KV_PAGE_TOKENS,
+                                 .n_pages = in->kv_pool.n_pages};
+    engine->scheduler = cmi_scheduler_init(cmi_alloc(1, cmi_scheduler_bytes(&opt)), &opt);
 }
 
 cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
@@ -127,18 +88,19 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
     engine->instance = instance;
     engine->max_queued =
         opt->max_queued_requests > 0 ? opt->max_queued_requests : CMI_DEFAULT_MAX_QUEUED_REQUESTS;
+    engine->n_slots = engine->max_queued + instance->max_num_seqs;
     cmi_status st = cmi_event_ring_init(
         &engine->ring, opt->n_events > 0 ? opt->n_events : CMI_DEFAULT_ENGINE_EVENTS, err);
     if (st != CMI_OK) {
         cmi_free(engine);
         return st;
     }
-    engine->queue = cmi_alloc(engine->max_queued, sizeof *engine->queue);
-    cmi_sequence_init(&engine->sequence, instance);
-    cmi_sampler_init(&engine->sampler, instance->config.vocab_size, &instance->kernels);
+    make_tables(engine);
+    make_scheduler(engine, opt->max_prefill_rows > 0 ? opt->max_prefill_rows
+                                                     : CMI_DEFAULT_MAX_PREFILL_ROWS);
     pthread_mutex_init(&engine->lock, NULL);
     pthread_cond_init(&engine->work, NULL);
-    int rc = pthread_create(&engine->thread, NULL, engine_main, engine);
+    int rc = pthread_create(&engine->thread, NULL, cmi_engine_main, engine);
     if (rc != 0) {
         st = cmi_error_set(err, CMI_ERR_IO, "cannot start the engine's thread: %s", strerror(rc));
         engine->thread = pthread_self();
@@ -162,12 +124,10 @@ void cmi_engine_stop(cmi_engine *engine)
     if (!pthread_equal(engine->thread, pthread_self())) {
         pthread_join(engine->thread, NULL);
     }
-    cmi_sampler_deinit(&engine->sampler);
-    cmi_sequence_deinit(&engine->sequence, engine->instance);
     cmi_event_ring_deinit(&engine->ring);
     pthread_cond_destroy(&engine->work);
     pthread_mutex_destroy(&engine->lock);
-    cmi_free(engine->queue);
+    free_tables(engine);
     cmi_free(engine);
 }
 
@@ -195,6 +155,40 @@ static cmi_status check_tokens(const cmi_engine *engine, const cmi_request *requ
     return CMI_OK;
 }
 
+/* Tokens of a sequence, prompt and output together: what the context and the KV pages hold. */
+static uint32_t max_tokens(const cmi_engine *engine)
+{
+    const cmi_instance *in = engine->instance;
+    uint64_t n_kv = (uint64_t)in->kv_pool.n_pages * CMI_KV_PAGE_TOKENS;
+    return (uint32_t)CMI_MIN(n_kv, (uint64_t)in->max_model_len);
+}
+
+static void collect_end_tokens(cmi_engine_slot *slot, const cmi_model_config *config)
+{
+    const cmi_request *request = slot->request;
+    const uint32_t *stop = cmi_request_stop_token_ids(request);
+    if ((request->flags & CMI_REQUEST_IGNORE_EOS) == 0) {
+        for (uint32_t i = 0; i < config->n_eos_token_ids; i++) {
+            slot->end_tokens[slot->n_end_tokens++] = config->eos_token_ids[i];
+        }
+    }
+    for (uint32_t i = 0; i < request->n_stop_token_ids; i++) {
+        slot->end_tokens[slot->n_end_tokens++] = stop[i];
+    }
+}
+
+/* A slot's content for a copy of the request; all that it will ever need is allocated here. */
+static void fill_slot(const cmi_engine *engine, cmi_engine_slot *slot, const cmi_request *request)
+{
+    const cmi_instance *in = engine->instance;
+    *slot = (cmi_engine_slot){.submitted_ns = cmi_clock_monotonic_ns()};
+    slot->request = cmi_alloc(1, request->n_bytes);
+    memcpy(slot->request, request, request->n_bytes);
+    slot->max_output = CMI_MIN(request->max_tokens, max_tokens(engine) - request->n_prompt_tokens);
+    slot->output = cmi_alloc(slot->max_output, sizeof *slot->output);
+    collect_end_tokens(slot, &in->config);
+}
+
 cmi_status cmi_engine_submit(cmi_engine *engine, const cmi_request *request, cmi_error *err)
 {
     cmi_status st = cmi_request_check(request, request->n_bytes, err);
@@ -204,27 +198,30 @@ cmi_status cmi_engine_submit(cmi_engine *engine, const cmi_request *request, cmi
     if (st != CMI_OK) {
         return st;
     }
-    if (request->n_prompt_tokens >= engine->instance->max_model_len) {
+    if (request->n_prompt_tokens >= max_tokens(engine)) {
         return cmi_error_set(err, CMI_ERR_INVALID,
                              "the prompt has %u tokens, the context holds %u with the answer",
-                             request->n_prompt_tokens, engine->instance->max_model_len);
+                             request->n_prompt_tokens, max_tokens(engine));
     }
-    cmi_queued_request queued = {.submitted_ns = cmi_clock_monotonic_ns()};
-    queued.request = cmi_alloc(1, request->n_bytes);
-    memcpy(queued.request, request, request->n_bytes);
+    cmi_engine_slot slot;
+    fill_slot(engine, &slot, request);
     pthread_mutex_lock(&engine->lock);
     if (engine->stopping) {
         st = cmi_error_set(err, CMI_ERR_CLOSED, "the engine is stopping");
-    } else if (engine->n_queued == engine->max_queued) {
+    } else if (engine->n_waiting >= engine->max_queued || engine->n_free_slots == 0) {
         st = cmi_error_set(err, CMI_ERR_NO_CAPACITY, "%u requests are waiting, no more are taken",
-                           engine->n_queued);
+                           engine->n_waiting);
     } else {
-        engine->queue[engine->n_queued++] = queued;
+        uint32_t idx = engine->free_slots[--engine->n_free_slots];
+        engine->slots[idx] = slot;
+        engine->inbox[engine->n_inbox++] = idx;
+        engine->n_waiting++;
         pthread_cond_signal(&engine->work);
     }
     pthread_mutex_unlock(&engine->lock);
     if (st != CMI_OK) {
-        cmi_free(queued.request);
+        cmi_free(slot.request);
+        cmi_free(slot.output);
     }
     return st;
 }
@@ -232,14 +229,13 @@ cmi_status cmi_engine_submit(cmi_engine *engine, const cmi_request *request, cmi
 void cmi_engine_cancel(cmi_engine *engine, uint64_t request_id)
 {
     pthread_mutex_lock(&engine->lock);
-    if (engine->is_running && engine->running_id == request_id) {
-        engine->running_cancelled = true;
-    }
-    for (uint32_t i = 0; i < engine->n_queued; i++) {
-        cmi_queued_request *queued = &engine->queue[i];
-        if (queued->request->request_id == request_id && !queued->cancelled) {
-            queued->cancelled = true;
-            engine->n_queue_cancelled++;
+    for (uint32_t i = 0; i < engine->n_slots; i++) {
+        cmi_engine_slot *slot = &engine->slots[i];
+        if (slot->request != NULL && slot->request->request_id == request_id &&
+            !slot->is_cancelled) {
+            slot->is_cancelled = true;
+            engine->n_cancelled++;
+            pthread_cond_signal(&engine->work);
         }
     }
     pthread_mutex_unlock(&engine->lock);
@@ -259,7 +255,7 @@ void cmi_engine_info_get(const cmi_engine *engine, cmi_engine_info *info_out)
 {
     const cmi_instance *instance = engine->instance;
     *info_out = (cmi_engine_info){.vocab_size = instance->config.vocab_size,
-                                  .max_model_len = instance->max_model_len,
+                                  .max_model_len = max_tokens(engine),
                                   .max_queued_requests = engine->max_queued,
                                   .n_kv_pages = instance->kv_pool.n_pages,
                                   .kv_page_tokens = CMI_KV_PAGE_TOKENS};
@@ -269,7 +265,6 @@ void cmi_engine_stats_get(cmi_engine *engine, cmi_engine_stats *stats_out)
 {
     pthread_mutex_lock(&engine->lock);
     *stats_out = engine->stats;
-    stats_out->n_running = engine->is_running ? 1 : 0;
-    stats_out->n_waiting = engine->n_queued;
+    stats_out->n_waiting = engine->n_waiting;
     pthread_mutex_unlock(&engine->lock);
 }

@@ -1,8 +1,10 @@
 /* engine/engine.h - one engine: a thread that takes requests and gives tokens.
  *
- * The calls below may come from any thread. Requests wait in a bounded queue and are served in the
- * order of their arrival. Events wait in a bounded ring; a full ring holds the engine back (never
- * drops), so whoever owns an engine must poll it. */
+ * The calls below may come from any thread. Requests wait in a bounded queue, are admitted in the
+ * order of their arrival, and run together (policy/scheduler.h), up to the instance's max_num_seqs.
+ * One that is preempted for want of KV pages comes back with the same tokens. Events wait in a
+ * bounded ring; a full ring holds the engine back (never drops), so whoever owns an engine must
+ * poll it. */
 #ifndef CMI_ENGINE_ENGINE_H
 #define CMI_ENGINE_ENGINE_H
 
@@ -21,7 +23,7 @@ typedef struct cmi_engine_info {
 
 /* Counters since the start, and gauges. */
 typedef struct cmi_engine_stats {
-    uint64_t n_prompt_tokens;     /* computed */
+    uint64_t n_prompt_tokens;     /* rows computed, again after a preemption */
     uint64_t n_generation_tokens; /* sampled */
     uint64_t n_steps;
     uint64_t n_step_tokens; /* rows of all steps together */
@@ -34,9 +36,15 @@ typedef struct cmi_engine_stats {
 typedef struct cmi_engine_options {
     uint32_t max_queued_requests; /* waiting, not running; 0: the default */
     uint32_t n_events;            /* of the ring; 0: the default */
+    /* Prompt tokens of a step in which others decode: what bounds their delay. 0: the default. */
+    uint32_t max_prefill_rows;
 } cmi_engine_options;
 
-enum { CMI_DEFAULT_MAX_QUEUED_REQUESTS = 1024, CMI_DEFAULT_ENGINE_EVENTS = 4096 };
+enum {
+    CMI_DEFAULT_MAX_QUEUED_REQUESTS = 1024,
+    CMI_DEFAULT_ENGINE_EVENTS = 4096,
+    CMI_DEFAULT_MAX_PREFILL_ROWS = 256,
+};
 
 /* Starts the engine's thread, which owns the instance (engine/instance.h) until cmi_engine_stop. */
 struct cmi_instance;

@@ -1,5 +1,8 @@
-/* engine/engine_internal.h - what engine.c (queue, life cycle) and engine_serve.c (one request)
- * share. */
+/* engine/engine_internal.h - what engine.c (calls from any thread), engine_loop.c (steps) and
+ * engine_sample.c (tokens) share.
+ *
+ * A request has a slot from submit to its end, and a seat (KV pages) while it runs. What a slot
+ * holds is the engine thread's, but for the parts that the lock guards. */
 #ifndef CMI_ENGINE_ENGINE_INTERNAL_H
 #define CMI_ENGINE_ENGINE_INTERNAL_H
 
@@ -9,45 +12,87 @@
 #include "engine/event_ring.h"
 #include "engine/instance.h"
 #include "engine/sampler.h"
+#include "policy/scheduler.h"
 
-typedef struct cmi_queued_request {
-    cmi_request *request; /* owned */
-    uint64_t submitted_ns;
-    bool cancelled;
-} cmi_queued_request;
+/* Tokens that end a request. */
+enum {
+    CMI_MAX_END_TOKENS = CMI_MAX_STOP_TOKEN_IDS + CMI_LEN(((cmi_model_config *)0)->eos_token_ids),
+};
+
+/* Where a running sequence has its KV. */
+typedef struct cmi_seat {
+    uint32_t *page_ids; /* [pages of max_model_len] */
+    uint32_t n_pages;
+} cmi_seat;
+
+typedef struct cmi_engine_slot {
+    cmi_request *request; /* owned; NULL: the slot is free */
+    uint32_t *output;     /* [max outputs] owned: the tokens generated so far */
+    cmi_seat *seat;       /* NULL: waiting */
+    uint32_t n_output, max_output;
+    uint32_t n_prompt_events; /* PROMPT_TOKEN events sent */
+    uint32_t end_tokens[CMI_MAX_END_TOKENS];
+    uint32_t n_end_tokens;
+    uint32_t stop_token_id;
+    cmi_finish_reason reason; /* NONE while it goes on */
+    uint64_t submitted_ns, started_ns, first_token_ns;
+    bool is_cancelled; /* lock */
+} cmi_engine_slot;
+
+/* A row of the step whose logits become a token. */
+typedef struct cmi_sampled_row {
+    uint32_t slot;
+    uint32_t row_idx;
+    cmi_event event;
+} cmi_sampled_row;
 
 struct cmi_engine {
     cmi_instance *instance;
-    cmi_sequence sequence; /* of the running request */
-    cmi_sampler sampler;
     cmi_event_ring ring;
     pthread_t thread;
+    uint32_t n_slots;
+
+    /* the engine thread's */
+    cmi_scheduler *scheduler;
+    cmi_engine_slot *slots; /* [n_slots] */
+    cmi_seat *seats;        /* [max_num_seqs] */
+    cmi_seat **free_seats;  /* a stack */
+    uint32_t n_free_seats;
+    uint32_t *token_ids;     /* [max_num_batched_tokens] of the step */
+    cmi_batch_span *spans;   /* [max_num_seqs] of the step */
+    cmi_sampled_row *rows;   /* [max_num_seqs] of the step */
+    float *hidden;           /* [CMI_FORWARD_MAX_HEAD_ROWS][hidden_size] */
+    cmi_sampler *samplers;   /* [team size] */
+    uint32_t *ended;         /* [n_slots] slots whose request is over */
+    uint32_t *arrived;       /* [n_slots] taken from the inbox */
+    cmi_engine_stats counts; /* as of the last step */
 
     pthread_mutex_t lock; /* guards everything below */
     pthread_cond_t work;
-    cmi_queued_request *queue; /* [max_queued], oldest first */
+    uint32_t *free_slots; /* a stack */
+    uint32_t n_free_slots;
+    uint32_t *inbox; /* [n_slots] submitted, oldest first */
+    uint32_t n_inbox;
     uint32_t max_queued;
-    uint32_t n_queued;
-    uint32_t n_queue_cancelled; /* entries with cancelled set */
-    bool is_running;
-    bool running_cancelled;
-    uint64_t running_id;
+    uint32_t n_waiting; /* in the inbox or in the scheduler's queue */
+    uint32_t n_cancelled;
     bool stopping;
     cmi_engine_stats stats;
 };
 
-/* Runs one request to its FINISHED event. Engine thread. */
-void cmi_engine_serve(cmi_engine *engine, const cmi_queued_request *queued);
+/* engine_loop.c */
+void *cmi_engine_main(void *engine);
 
-/* Once a step: ends queued requests that were cancelled, and says whether the running one must end.
- */
-bool cmi_engine_check_cancel(cmi_engine *engine);
+/* engine_sample.c: an event of the request with what all events repeat. */
+cmi_event cmi_engine_event(const cmi_engine *engine, uint32_t slot, cmi_event_type type);
 
-/* Add a pass of n_rows rows, or a sampled token, to the counters. */
-void cmi_engine_count_step(cmi_engine *engine, uint32_t n_rows, bool is_prefill);
-void cmi_engine_count_token(cmi_engine *engine);
+/* PROMPT_TOKEN events for the prompt tokens that follow the rows of a prefill span; row_idx is its
+ * first row in the step. */
+void cmi_engine_push_prompt_logprobs(cmi_engine *engine, const cmi_scheduler_span *span,
+                                     uint32_t row_idx);
 
-/* FINISHED for a request that never ran. */
-void cmi_engine_finish_unserved(cmi_engine *engine, const cmi_queued_request *queued);
+/* Samples engine->rows[0 .. n_rows - 1] on the team, pushes their TOKEN events in order, and
+ * decides which requests end. */
+void cmi_engine_sample_rows(cmi_engine *engine, uint32_t n_rows);
 
 #endif

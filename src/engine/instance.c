@@ -20,11 +20,6 @@ static double gib(uint64_t n_bytes)
     return (double)n_bytes / (1 << 30);
 }
 
-static uint32_t pages_for(uint32_t n_tokens)
-{
-    return CMI_DIV_UP(n_tokens, (uint32_t)CMI_KV_PAGE_TOKENS);
-}
-
 static cmi_forward_options forward_options(cmi_instance *in, const cmi_kv_layout *layout)
 {
     return (cmi_forward_options){.config = &in->config,
@@ -34,7 +29,7 @@ static cmi_forward_options forward_options(cmi_instance *in, const cmi_kv_layout
                                  .kv_layout = *layout,
                                  .kv_base = in->kv_pool.base,
                                  .max_rows = in->max_num_batched_tokens,
-                                 .max_decode_rows = in->max_num_seqs,
+                                 .max_decode_rows = in->max_decode_rows,
                                  .max_positions = in->max_model_len};
 }
 
@@ -68,10 +63,18 @@ static uint64_t new_weights_bytes(const cmi_instance *in, const cmi_instance_opt
     return n_bytes - CMI_MIN(taken, n_bytes);
 }
 
-static uint64_t n_pages(const cmi_instance *in, const cmi_instance_options *opt)
+/* Pages that were asked for: for all sequences, or n_kv_tokens. */
+static uint64_t pages_wanted(const cmi_instance *in, const cmi_instance_options *opt)
 {
-    uint64_t n_tokens = opt->n_kv_tokens > 0 ? opt->n_kv_tokens : in->max_model_len;
+    uint64_t n_tokens =
+        opt->n_kv_tokens > 0 ? opt->n_kv_tokens : (uint64_t)in->max_model_len * in->max_num_seqs;
     return CMI_DIV_UP(n_tokens, (uint64_t)CMI_KV_PAGE_TOKENS);
+}
+
+/* Pages of one sequence, without which it could not end. */
+static uint64_t pages_needed(const cmi_instance *in, const cmi_instance_options *opt)
+{
+    return opt->n_kv_tokens > 0 ? pages_wanted(in, opt) : cmi_kv_pages_for(in->max_model_len);
 }
 
 static memory_plan plan_memory(cmi_instance *in, const cmi_instance_options *opt,
@@ -81,7 +84,7 @@ static memory_plan plan_memory(cmi_instance *in, const cmi_instance_options *opt
     cmi_forward_options forward = forward_options(in, layout);
     return (memory_plan){
         .weights_bytes = weights_bytes,
-        .kv_bytes = n_pages(in, opt) * layout->page_bytes,
+        .kv_bytes = pages_needed(in, opt) * layout->page_bytes,
         .scratch_bytes = cmi_forward_estimate_bytes(&forward) + logits_bytes(in) +
                          (weights.with_mtp ? mtp_hidden_bytes(in) : 0),
     };
@@ -124,7 +127,11 @@ static cmi_status fit_memory(cmi_instance *in, const cmi_instance_options *opt,
             opt->model_dir, gib(plan.weights_bytes), gib(plan.kv_bytes), in->max_model_len,
             gib(plan.scratch_bytes), gib(available));
     }
-    in->kv_bytes = plan.kv_bytes;
+    uint64_t spare_pages = (available - total) / 2 / layout->page_bytes;
+    in->n_kv_pages =
+        (uint32_t)CMI_MIN(CMI_MAX(pages_wanted(in, opt), pages_needed(in, opt)),
+                          CMI_MIN(pages_needed(in, opt) + spare_pages, (uint64_t)UINT32_MAX));
+    in->kv_bytes = in->n_kv_pages * layout->page_bytes;
     in->scratch_bytes = plan.scratch_bytes;
     return CMI_OK;
 }
@@ -218,7 +225,7 @@ static cmi_status open_parts(cmi_instance *in, const cmi_instance_options *opt, 
     if (st != CMI_OK) {
         return st;
     }
-    st = cmi_kv_pool_init(&in->kv_pool, &layout, (uint32_t)n_pages(in, opt), err);
+    st = cmi_kv_pool_init(&in->kv_pool, &layout, in->n_kv_pages, err);
     if (st != CMI_OK) {
         return st;
     }
@@ -242,6 +249,9 @@ cmi_status cmi_instance_open(cmi_instance **instance_out, const cmi_instance_opt
                                      ? opt->max_num_batched_tokens
                                      : CMI_DEFAULT_MAX_NUM_BATCHED_TOKENS;
     in->max_num_seqs = opt->max_num_seqs > 0 ? opt->max_num_seqs : 1;
+    in->max_num_seqs = CMI_MIN(in->max_num_seqs, in->max_num_batched_tokens);
+    in->max_decode_rows =
+        CMI_MIN(in->max_num_seqs + CMI_SPARE_DECODE_ROWS, in->max_num_batched_tokens);
     choose_kernels(in, opt->isa);
     cmi_status st = open_parts(in, opt, err);
     if (st != CMI_OK) {
@@ -273,7 +283,7 @@ void cmi_instance_close(cmi_instance *in)
 void cmi_sequence_init(cmi_sequence *seq, const cmi_instance *in)
 {
     *seq = (cmi_sequence){0};
-    seq->page_ids = cmi_alloc(pages_for(in->max_model_len), sizeof *seq->page_ids);
+    seq->page_ids = cmi_alloc(cmi_kv_pages_for(in->max_model_len), sizeof *seq->page_ids);
     seq->last_hidden = cmi_alloc(in->config.hidden_size, sizeof(float));
     seq->prev_hidden = cmi_alloc(in->config.hidden_size, sizeof(float));
 }
@@ -302,7 +312,7 @@ static cmi_status grow(cmi_sequence *seq, cmi_instance *in, uint32_t n_tokens)
     if (n_tokens > in->max_model_len) {
         return CMI_ERR_TOO_LARGE;
     }
-    uint32_t n_pages = pages_for(n_tokens);
+    uint32_t n_pages = cmi_kv_pages_for(n_tokens);
     if (n_pages <= seq->n_pages) {
         return CMI_OK;
     }

@@ -34,8 +34,10 @@ typedef struct cmi_instance_options {
     uint32_t max_num_batched_tokens; /* rows of a step, the chunk of a prefill; 0: the default */
     uint32_t
         max_model_len; /* tokens of a sequence; 0: the model's, or what fits in memory if less */
-    uint32_t max_num_seqs; /* that decode in one step; 0: 1 */
-    uint64_t n_kv_tokens;  /* of all sequences together; 0: max_model_len */
+    uint32_t max_num_seqs; /* that decode in one step; 0: 1; at most max_num_batched_tokens */
+    /* Of all sequences together; 0: max_model_len for each of max_num_seqs, but no more than half
+     * of the memory that weights and scratch leave, and at least one sequence's. */
+    uint64_t n_kv_tokens;
     bool with_mtp;         /* load the MTP layer if there is one */
     const char *share_dir; /* share the weights there with other processes; NULL: own memory */
     /* Not NULL: random weights of this shape and seed instead of files; model_dir is then only what
@@ -46,7 +48,13 @@ typedef struct cmi_instance_options {
     void *progress_arg;
 } cmi_instance_options;
 
-enum { CMI_DEFAULT_MAX_NUM_BATCHED_TOKENS = 2048 };
+enum {
+    CMI_DEFAULT_MAX_NUM_BATCHED_TOKENS = 2048,
+    /* Known tokens of a sequence that pass through decode together, and how many rows of a step
+     * are for such beyond one for each sequence. */
+    CMI_MAX_REPLAY_ROWS = 8,
+    CMI_SPARE_DECODE_ROWS = 32,
+};
 
 typedef struct cmi_instance {
     cmi_model_config config;
@@ -58,6 +66,7 @@ typedef struct cmi_instance {
     uint32_t max_model_len;
     uint32_t max_num_batched_tokens;
     uint32_t max_num_seqs;
+    uint32_t max_decode_rows; /* of a step; >= max_num_seqs */
     cmi_kernels kernels;
     cmi_topology *topology; /* NULL: placement is off */
     cmi_team *team;
@@ -67,6 +76,7 @@ typedef struct cmi_instance {
     float *logits;     /* [CMI_FORWARD_MAX_HEAD_ROWS][vocab_size] */
     float *mtp_hidden; /* [max_num_batched_tokens][hidden_size], input of an MTP pass; NULL without
                           the MTP layer */
+    uint32_t n_kv_pages;
     uint64_t kv_bytes;
     uint64_t scratch_bytes;
 } cmi_instance;

@@ -15,6 +15,12 @@ typedef struct cmi_kv_pool {
     uint32_t n_free;
 } cmi_kv_pool;
 
+/* Pages of so many tokens of a sequence. */
+static inline uint32_t cmi_kv_pages_for(uint32_t n_tokens)
+{
+    return CMI_DIV_UP(n_tokens, (uint32_t)CMI_KV_PAGE_TOKENS);
+}
+
 /* CMI_ERR_NO_MEMORY. n_pages >= 1. */
 CMI_NODISCARD cmi_status cmi_kv_pool_init(cmi_kv_pool *pool, const cmi_kv_layout *layout,
                                           uint32_t n_pages, cmi_error *err);

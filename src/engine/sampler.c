@@ -18,7 +18,7 @@ void cmi_sampler_init(cmi_sampler *s, uint32_t vocab_size, const cmi_kernels *ke
     s->heap = cmi_alloc(vocab_size, sizeof *s->heap);
     s->kept = cmi_alloc(vocab_size, sizeof *s->kept);
     s->n_output = cmi_alloc(vocab_size, sizeof *s->n_output);
-    s->in_prompt = cmi_alloc(vocab_size, sizeof *s->in_prompt);
+    s->is_penalized = cmi_alloc(vocab_size, sizeof *s->is_penalized);
 }
 
 void cmi_sampler_deinit(cmi_sampler *s)
@@ -28,25 +28,9 @@ void cmi_sampler_deinit(cmi_sampler *s)
         cmi_free(s->heap);
         cmi_free(s->kept);
         cmi_free(s->n_output);
-        cmi_free(s->in_prompt);
+        cmi_free(s->is_penalized);
         *s = (cmi_sampler){0};
     }
-}
-
-void cmi_sampler_begin(cmi_sampler *s, const cmi_request *request)
-{
-    const uint32_t *prompt = cmi_request_prompt(request);
-    s->request = request;
-    memset(s->n_output, 0, s->vocab_size * sizeof *s->n_output);
-    memset(s->in_prompt, 0, s->vocab_size * sizeof *s->in_prompt);
-    for (uint32_t i = 0; i < request->n_prompt_tokens; i++) {
-        s->in_prompt[prompt[i]] = true;
-    }
-}
-
-void cmi_sampler_accept(cmi_sampler *s, uint32_t token_id)
-{
-    s->n_output[token_id]++;
 }
 
 uint32_t cmi_sampler_arg_max(const float *logits, uint32_t vocab_size)
@@ -93,23 +77,46 @@ void cmi_sampler_top(const float *logits, uint32_t vocab_size, uint32_t n, uint3
 /* ---- penalties
  * ------------------------------------------------------------------------------------ */
 
-static void apply_penalties(cmi_sampler *s)
+/* One token, the first time that it is met in prompt or output. */
+static void penalize(cmi_sampler *s, uint32_t id)
+{
+    const cmi_request *r = s->request;
+    if (s->is_penalized[id]) {
+        return;
+    }
+    s->is_penalized[id] = true;
+    float z = s->logits[id];
+    z = z > 0 ? z / r->repetition_penalty : z * r->repetition_penalty;
+    if (s->n_output[id] > 0) {
+        z -= (float)s->n_output[id] * r->frequency_penalty;
+        z -= r->presence_penalty;
+    }
+    s->logits[id] = z;
+}
+
+static void apply_penalties(cmi_sampler *s, const cmi_sample *sample)
 {
     const cmi_request *r = s->request;
     if (r->repetition_penalty == 1.0f && r->frequency_penalty == 0.0f &&
         r->presence_penalty == 0.0f) {
         return;
     }
-    for (uint32_t i = 0; i < s->vocab_size; i++) {
-        float z = s->logits[i];
-        if (s->in_prompt[i] || s->n_output[i] > 0) {
-            z = z > 0 ? z / r->repetition_penalty : z * r->repetition_penalty;
-        }
-        if (s->n_output[i] > 0) {
-            z -= (float)s->n_output[i] * r->frequency_penalty;
-            z -= r->presence_penalty;
-        }
-        s->logits[i] = z;
+    const uint32_t *prompt = cmi_request_prompt(r);
+    for (uint32_t i = 0; i < sample->n_output; i++) {
+        s->n_output[sample->output[i]]++;
+    }
+    for (uint32_t i = 0; i < r->n_prompt_tokens; i++) {
+        penalize(s, prompt[i]);
+    }
+    for (uint32_t i = 0; i < sample->n_output; i++) {
+        penalize(s, sample->output[i]);
+    }
+    for (uint32_t i = 0; i < r->n_prompt_tokens; i++) {
+        s->is_penalized[prompt[i]] = false;
+    }
+    for (uint32_t i = 0; i < sample->n_output; i++) {
+        s->is_penalized[sample->output[i]] = false;
+        s->n_output[sample->output[i]] = 0;
     }
 }
 
@@ -235,13 +242,13 @@ static uint32_t choose(const cmi_sampler *s, uint32_t n_kept, float max, float u
     return last;
 }
 
-uint32_t cmi_sampler_sample(cmi_sampler *s, const float *logits, uint64_t position,
-                            const uint32_t *banned, uint32_t n_banned)
+uint32_t cmi_sampler_sample(cmi_sampler *s, const cmi_sample *sample)
 {
-    const cmi_request *r = s->request;
-    memcpy(s->logits, logits, s->vocab_size * sizeof *logits);
-    apply_penalties(s);
-    apply_bias(s, banned, n_banned);
+    const cmi_request *r = sample->request;
+    s->request = r;
+    memcpy(s->logits, sample->logits, s->vocab_size * sizeof *s->logits);
+    apply_penalties(s, sample);
+    apply_bias(s, sample->banned, sample->n_banned);
     uint32_t best = cmi_sampler_arg_max(s->logits, s->vocab_size);
     if (r->temperature == 0.0f) {
         return best;
@@ -258,5 +265,5 @@ uint32_t cmi_sampler_sample(cmi_sampler *s, const float *logits, uint64_t positi
     if (r->min_p > 0) {
         n_kept = keep_likely(s, n_kept, max);
     }
-    return choose(s, n_kept, max, cmi_philox_uniform(r->seed, position, 0));
+    return choose(s, n_kept, max, cmi_philox_uniform(r->seed, sample->position, 0));
 }

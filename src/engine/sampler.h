@@ -4,7 +4,8 @@
  * Philox of (seed, position), so batch, retry and node play no part. Sums run in a fixed order;
  * ties go to the lower id.
  *
- * Memory is sized by the vocabulary at init; sampling allocates nothing. Thread: the engine's. */
+ * A sampler is scratch memory, sized by the vocabulary at init; sampling allocates nothing and
+ * leaves nothing behind. Thread: one at a time; each worker has its own. */
 #ifndef CMI_ENGINE_SAMPLER_H
 #define CMI_ENGINE_SAMPLER_H
 
@@ -16,25 +17,28 @@ typedef struct cmi_sampler {
     const cmi_kernels *kernels;
     float *logits;      /* [vocab_size] working copy */
     uint32_t *heap;     /* [vocab_size] token ids, largest logit at the root */
-    uint32_t *n_output; /* [vocab_size] times a token was generated */
-    bool *in_prompt;    /* [vocab_size] */
+    uint32_t *n_output; /* [vocab_size] times a token was generated; zero between calls */
+    bool *is_penalized; /* [vocab_size] false between calls */
     uint32_t *kept;     /* [vocab_size] survivors of the filters, in order */
     const cmi_request *request;
 } cmi_sampler;
 
+/* What a token is sampled from. */
+typedef struct cmi_sample {
+    const cmi_request *request;
+    const float *logits;    /* [vocab_size] */
+    uint64_t position;      /* of the token: picks the noise, with the request's seed */
+    const uint32_t *output; /* [n_output] what the request has generated */
+    uint32_t n_output;
+    const uint32_t *banned; /* [n_banned] must not come: end tokens before min_tokens */
+    uint32_t n_banned;
+} cmi_sample;
+
 void cmi_sampler_init(cmi_sampler *sampler, uint32_t vocab_size, const cmi_kernels *kernels);
 void cmi_sampler_deinit(cmi_sampler *sampler); /* NULL or zeroed is fine */
 
-/* Starts a request, which outlives its sampling. O(vocab_size). */
-void cmi_sampler_begin(cmi_sampler *sampler, const cmi_request *request);
-
-/* Says that token_id was generated. */
-void cmi_sampler_accept(cmi_sampler *sampler, uint32_t token_id);
-
-/* The token for the given position. banned: tokens that must not come (end tokens before
- * min_tokens). */
-uint32_t cmi_sampler_sample(cmi_sampler *sampler, const float *logits, uint64_t position,
-                            const uint32_t *banned, uint32_t n_banned);
+/* The token behind prompt and output. O(vocab_size), with penalties also O(prompt and output). */
+uint32_t cmi_sampler_sample(cmi_sampler *sampler, const cmi_sample *sample);
 
 /* The lowest token id with the largest logit. */
 uint32_t cmi_sampler_arg_max(const float *logits, uint32_t vocab_size);

@@ -14,6 +14,8 @@ typedef struct fixture {
     cmi_kernels kernels;
     cmi_sampler sampler;
     cmi_request *request;
+    uint32_t output[4];
+    uint32_t n_output;
 } fixture;
 
 static void begin(fixture *f, const cmi_request *head, const cmi_logit_bias *bias, uint32_t n_bias)
@@ -21,7 +23,7 @@ static void begin(fixture *f, const cmi_request *head, const cmi_logit_bias *bia
     cmi_kernels_select(&f->kernels, cmi_cpu_flags());
     cmi_sampler_init(&f->sampler, VOCAB, &f->kernels);
     f->request = cmi_request_create(head, prompt, 1, NULL, 0, bias, n_bias);
-    cmi_sampler_begin(&f->sampler, f->request);
+    f->n_output = 0;
 }
 
 static void end(fixture *f)
@@ -32,6 +34,18 @@ static void end(fixture *f)
 
 static const float logits[VOCAB] = {1.0f, 3.0f, 2.0f, 3.0f, -1.0f, 0.0f, 2.5f, -2.0f};
 
+static uint32_t sample(fixture *f, uint64_t position, const uint32_t *banned, uint32_t n_banned)
+{
+    cmi_sample what = {.request = f->request,
+                       .logits = logits,
+                       .position = position,
+                       .output = f->output,
+                       .n_output = f->n_output,
+                       .banned = banned,
+                       .n_banned = n_banned};
+    return cmi_sampler_sample(&f->sampler, &what);
+}
+
 static void greedy_takes_the_largest_and_the_lower_of_two(void **state)
 {
     (void)state;
@@ -39,9 +53,9 @@ static void greedy_takes_the_largest_and_the_lower_of_two(void **state)
     cmi_request head = cmi_request_defaults();
     head.temperature = 0;
     begin(&f, &head, NULL, 0);
-    assert_int_equal(cmi_sampler_sample(&f.sampler, logits, 0, NULL, 0), 1);
+    assert_int_equal(sample(&f, 0, NULL, 0), 1);
     static const uint32_t banned[] = {1, 3};
-    assert_int_equal(cmi_sampler_sample(&f.sampler, logits, 0, banned, 2), 6);
+    assert_int_equal(sample(&f, 0, banned, 2), 6);
     end(&f);
 }
 
@@ -53,7 +67,7 @@ static void count_samples(const cmi_request *head, const cmi_logit_bias *bias, u
     begin(&f, head, bias, n_bias);
     memset(counts, 0, VOCAB * sizeof *counts);
     for (uint32_t position = 0; position < n; position++) {
-        counts[cmi_sampler_sample(&f.sampler, logits, position, NULL, 0)]++;
+        counts[sample(&f, position, NULL, 0)]++;
     }
     end(&f);
 }
@@ -113,24 +127,24 @@ static void penalties_and_bias_move_the_choice(void **state)
     head.temperature = 0;
     head.frequency_penalty = 0.4f;
     begin(&f, &head, NULL, 0);
-    cmi_sampler_accept(&f.sampler, 1);
-    assert_int_equal(cmi_sampler_sample(&f.sampler, logits, 0, NULL, 0), 3);
-    cmi_sampler_accept(&f.sampler, 3);
-    cmi_sampler_accept(&f.sampler, 3);
-    assert_int_equal(cmi_sampler_sample(&f.sampler, logits, 0, NULL, 0), 1);
+    f.output[f.n_output++] = 1;
+    assert_int_equal(sample(&f, 0, NULL, 0), 3);
+    f.output[f.n_output++] = 3;
+    f.output[f.n_output++] = 3;
+    assert_int_equal(sample(&f, 0, NULL, 0), 1);
     end(&f);
     head = cmi_request_defaults();
     head.temperature = 0;
     head.repetition_penalty = 2;
     begin(&f, &head, NULL, 0);
-    cmi_sampler_accept(&f.sampler, 1);
-    cmi_sampler_accept(&f.sampler, 3);
-    assert_int_equal(cmi_sampler_sample(&f.sampler, logits, 0, NULL, 0), 6);
+    f.output[f.n_output++] = 1;
+    f.output[f.n_output++] = 3;
+    assert_int_equal(sample(&f, 0, NULL, 0), 6);
     end(&f);
     static const cmi_logit_bias bias[] = {{7, 100}, {1, -100}};
     head = cmi_request_defaults();
     begin(&f, &head, bias, 2);
-    assert_int_equal(cmi_sampler_sample(&f.sampler, logits, 3, NULL, 0), 7);
+    assert_int_equal(sample(&f, 3, NULL, 0), 7);
     end(&f);
 }
 
@@ -146,9 +160,9 @@ static void the_token_is_a_function_of_seed_and_position(void **state)
     begin(&b, &head, NULL, 0);
     for (uint32_t position = 0; position < 100; position++) {
         /* asked in another order, after other questions */
-        uint32_t first = cmi_sampler_sample(&a.sampler, logits, position, NULL, 0);
-        cmi_sampler_sample(&b.sampler, logits, 1000 + position, NULL, 0);
-        assert_int_equal(first, cmi_sampler_sample(&b.sampler, logits, position, NULL, 0));
+        uint32_t first = sample(&a, position, NULL, 0);
+        sample(&b, 1000 + position, NULL, 0);
+        assert_int_equal(first, sample(&b, position, NULL, 0));
         n_different += first != 1;
     }
     assert_true(n_different > 20);

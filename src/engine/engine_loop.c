@@ -1,0 +1,233 @@
+/* engine/engine_loop.c - the engine's thread: takes what happened, asks policy/scheduler.h for a
+ * plan, performs it on the instance, and tells the outcome.
+ *
+ * The lock is taken between steps only, for what other threads left (new requests, cancellations)
+ * and for the statistics. Nothing is allocated here. */
+#include <assert.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "engine/engine_internal.h"
+#include "os/clock.h"
+
+/* ---- seats -------------------------------------------------------------------------------------
+ */
+
+static void take_seat(cmi_engine *engine, uint32_t slot)
+{
+    assert(engine->slots[slot].seat == NULL && engine->n_free_seats > 0);
+    engine->slots[slot].seat = engine->free_seats[--engine->n_free_seats];
+    if (engine->slots[slot].started_ns == 0) {
+        engine->slots[slot].started_ns = cmi_clock_monotonic_ns();
+    }
+}
+
+static void leave_seat(cmi_engine *engine, uint32_t slot)
+{
+    cmi_seat *seat = engine->slots[slot].seat;
+    if (seat != NULL) {
+        cmi_kv_pool_release(&engine->instance->kv_pool, seat->n_pages, seat->page_ids);
+        seat->n_pages = 0;
+        engine->free_seats[engine->n_free_seats++] = seat;
+        engine->slots[slot].seat = NULL;
+    }
+}
+
+static void hold_pages(cmi_engine *engine, const cmi_scheduler_span *span)
+{
+    cmi_seat *seat = engine->slots[span->slot].seat;
+    if (span->n_pages > seat->n_pages) {
+        cmi_status st =
+            cmi_kv_pool_acquire(&engine->instance->kv_pool, span->n_pages - seat->n_pages,
+                                seat->page_ids + seat->n_pages);
+        assert(st == CMI_OK); /* the scheduler counts the same pages */
+        seat->n_pages = span->n_pages;
+    }
+}
+
+/* ---- the end of requests -----------------------------------------------------------------------
+ */
+
+static cmi_event finished_event(const cmi_engine *engine, uint32_t slot_idx)
+{
+    const cmi_engine_slot *slot = &engine->slots[slot_idx];
+    cmi_event event = cmi_engine_event(engine, slot_idx, CMI_EVENT_FINISHED);
+    event.finish_reason = slot->reason;
+    event.stop_token_id = slot->stop_token_id;
+    event.n_prompt_tokens = slot->request->n_prompt_tokens;
+    event.n_output_tokens = slot->n_output;
+    return event;
+}
+
+/* The counters as other threads see them. Locked. */
+static void publish_stats(cmi_engine *engine)
+{
+    const cmi_kv_pool *pool = &engine->instance->kv_pool;
+    engine->n_waiting = engine->n_inbox + cmi_scheduler_n_waiting(engine->scheduler);
+    engine->counts.n_kv_pages_used = pool->n_pages - pool->n_free;
+    engine->counts.n_running = cmi_scheduler_n_running(engine->scheduler);
+    engine->stats = engine->counts;
+}
+
+/* A request is over for cancel and statistics before its FINISHED event can be seen. */
+static void end_requests(cmi_engine *engine, uint32_t n_ended)
+{
+    for (uint32_t i = 0; i < n_ended; i++) {
+        cmi_scheduler_finish(engine->scheduler, engine->ended[i]);
+        leave_seat(engine, engine->ended[i]);
+    }
+    for (uint32_t i = 0; i < n_ended; i++) {
+        uint32_t idx = engine->ended[i];
+        cmi_engine_slot *slot = &engine->slots[idx];
+        cmi_event event = finished_event(engine, idx);
+        cmi_request *request = slot->request;
+        uint32_t *output = slot->output;
+        pthread_mutex_lock(&engine->lock);
+        engine->n_cancelled -= slot->is_cancelled ? 1 : 0;
+        *slot = (cmi_engine_slot){0};
+        engine->free_slots[engine->n_free_slots++] = idx;
+        publish_stats(engine);
+        pthread_mutex_unlock(&engine->lock);
+        cmi_free(request);
+        cmi_free(output);
+        (void)cmi_event_ring_push(&engine->ring, &event);
+    }
+}
+
+/* ---- between steps -----------------------------------------------------------------------------
+ */
+
+/* Waits until there is something to do, and takes it over: new requests, and which are to end.
+ * Returns those in engine->ended; *run_out is false when the engine stops, which ends all. */
+static uint32_t take_work(cmi_engine *engine, bool *run_out)
+{
+    uint32_t n_ended = 0, n_arrived;
+    pthread_mutex_lock(&engine->lock);
+    publish_stats(engine);
+    while (engine->n_inbox == 0 && engine->n_cancelled == 0 && !engine->stopping &&
+           cmi_scheduler_n_running(engine->scheduler) == 0 &&
+           cmi_scheduler_n_waiting(engine->scheduler) == 0) {
+        pthread_cond_wait(&engine->work, &engine->lock);
+    }
+    *run_out = !engine->stopping;
+    n_arrived = engine->n_inbox;
+    memcpy(engine->arrived, engine->inbox, n_arrived * sizeof *engine->inbox);
+    engine->n_inbox = 0;
+    for (uint32_t i = 0; i < engine->n_slots && (engine->n_cancelled > 0 || !*run_out); i++) {
+        cmi_engine_slot *slot = &engine->slots[i];
+        if (slot->request != NULL && (slot->is_cancelled || !*run_out)) {
+            slot->reason = CMI_FINISH_ABORT;
+            engine->ended[n_ended++] = i;
+        }
+    }
+    pthread_mutex_unlock(&engine->lock);
+    for (uint32_t i = 0; i < n_arrived; i++) {
+        uint32_t slot = engine->arrived[i];
+        cmi_scheduler_arrive(engine->scheduler, slot, engine->slots[slot].request->n_prompt_tokens,
+                             0);
+    }
+    return n_ended;
+}
+
+/* ---- a step ------------------------------------------------------------------------------------
+ */
+
+/* The tokens of a span's positions: of the prompt, or generated before. */
+static void write_tokens(const cmi_engine_slot *slot, const cmi_scheduler_span *span, uint32_t *to)
+{
+    const uint32_t n_prompt = slot->request->n_prompt_tokens;
+    const uint32_t *from = span->is_prefill ? cmi_request_prompt(slot->request) + span->position
+                                            : slot->output + (span->position - n_prompt);
+    memcpy(to, from, span->n_rows * sizeof *to);
+}
+
+static void run_batch(cmi_engine *engine, const cmi_scheduler_plan *plan)
+{
+    uint32_t row_idx = 0;
+    for (uint32_t i = 0; i < plan->n_spans; i++) {
+        const cmi_scheduler_span *span = &plan->spans[i];
+        hold_pages(engine, span);
+        write_tokens(&engine->slots[span->slot], span, engine->token_ids + row_idx);
+        engine->spans[i] = (cmi_batch_span){.page_ids = engine->slots[span->slot].seat->page_ids,
+                                            .row_idx = row_idx,
+                                            .n_rows = span->n_rows,
+                                            .position = span->position,
+                                            .is_prefill = span->is_prefill};
+        row_idx += span->n_rows;
+    }
+    cmi_batch batch = {.token_ids = engine->token_ids,
+                       .spans = engine->spans,
+                       .n_rows = plan->n_rows,
+                       .n_spans = plan->n_spans};
+    cmi_forward_run(engine->instance->forward, &batch);
+}
+
+/* Tokens from the rows that have one. Returns the requests that end with it. */
+static uint32_t sample(cmi_engine *engine, const cmi_scheduler_plan *plan)
+{
+    uint32_t n_rows = 0, n_ended = 0, row_idx = 0;
+    for (uint32_t i = 0; i < plan->n_spans; i++) {
+        const cmi_scheduler_span *span = &plan->spans[i];
+        const cmi_request *request = engine->slots[span->slot].request;
+        if (span->is_prefill && (request->flags & CMI_REQUEST_PROMPT_LOGPROBS) != 0) {
+            cmi_engine_push_prompt_logprobs(engine, span, row_idx);
+        }
+        row_idx += span->n_rows;
+        if (span->samples) {
+            engine->rows[n_rows++] = (cmi_sampled_row){.slot = span->slot, .row_idx = row_idx - 1};
+        }
+    }
+    cmi_engine_sample_rows(engine, n_rows);
+    for (uint32_t i = 0; i < n_rows; i++) {
+        if (engine->slots[engine->rows[i].slot].reason != CMI_FINISH_NONE) {
+            engine->ended[n_ended++] = engine->rows[i].slot;
+        }
+    }
+    return n_ended;
+}
+
+static void count(cmi_engine *engine, const cmi_scheduler_plan *plan)
+{
+    engine->counts.n_steps++;
+    engine->counts.n_step_tokens += plan->n_rows;
+    engine->counts.n_prompt_tokens += plan->n_rows - plan->n_decode_rows;
+    engine->counts.n_preemptions += plan->n_preempted;
+}
+
+static void step(cmi_engine *engine)
+{
+    cmi_scheduler_plan plan;
+    if (!cmi_scheduler_plan_step(engine->scheduler, &plan)) {
+        return;
+    }
+    for (uint32_t i = 0; i < plan.n_preempted; i++) {
+        leave_seat(engine, plan.preempted[i]);
+    }
+    for (uint32_t i = 0; i < plan.n_admitted; i++) {
+        take_seat(engine, plan.admitted[i]);
+    }
+    if (plan.n_preempted + plan.n_admitted > 0) { /* who waits is known at once */
+        pthread_mutex_lock(&engine->lock);
+        publish_stats(engine);
+        pthread_mutex_unlock(&engine->lock);
+    }
+    run_batch(engine, &plan);
+    count(engine, &plan);
+    uint32_t n_ended = sample(engine, &plan);
+    cmi_scheduler_step_done(engine->scheduler);
+    end_requests(engine, n_ended);
+}
+
+void *cmi_engine_main(void *arg)
+{
+    cmi_engine *engine = arg;
+    bool run = true;
+    cmi_team_own(engine->instance->team);
+    while (run) {
+        end_requests(engine, take_work(engine, &run));
+        if (run) {
+            step(engine);
+        }
+    }
+    return NULL;
+}

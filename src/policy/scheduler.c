@@ -1,0 +1,305 @@
+#include "policy/scheduler.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* Slots in order of priority, then arrival. */
+typedef struct slot_list {
+    uint32_t *slots;
+    uint32_t n;
+} slot_list;
+
+struct cmi_scheduler {
+    cmi_scheduler_options opt;
+    cmi_scheduler_slot *slots;
+    slot_list waiting; /* [n_slots] */
+    slot_list running; /* [max_num_seqs] */
+    uint32_t n_free_pages;
+    uint64_t n_arrived;
+    /* the plan */
+    uint32_t *preempted;       /* [max_num_seqs] */
+    uint32_t *admitted;        /* [max_num_seqs] */
+    cmi_scheduler_span *spans; /* [max_num_seqs] */
+    uint32_t n_preempted, n_admitted, n_spans;
+    uint32_t n_rows, n_decode_rows;
+};
+
+/* ---- memory ------------------------------------------------------------------------------------
+ */
+
+/* Hands out pieces of a block; with base NULL it only counts. */
+static void *cut(uint8_t *base, size_t *at, size_t n, size_t item_bytes)
+{
+    const size_t alignment = 16;
+    void *piece = base == NULL ? NULL : base + *at;
+    *at += CMI_ROUND_UP(n * item_bytes, alignment);
+    return piece;
+}
+
+static size_t cut_all(cmi_scheduler *s, const cmi_scheduler_options *opt, uint8_t *base)
+{
+    size_t at = 0, n_seqs = opt->max_num_seqs;
+    (void)cut(base, &at, 1, sizeof *s);
+    s->slots = cut(base, &at, opt->n_slots, sizeof *s->slots);
+    s->waiting.slots = cut(base, &at, opt->n_slots, sizeof *s->waiting.slots);
+    s->running.slots = cut(base, &at, n_seqs, sizeof *s->running.slots);
+    s->preempted = cut(base, &at, n_seqs, sizeof *s->preempted);
+    s->admitted = cut(base, &at, n_seqs, sizeof *s->admitted);
+    s->spans = cut(base, &at, n_seqs, sizeof *s->spans);
+    return at;
+}
+
+size_t cmi_scheduler_bytes(const cmi_scheduler_options *opt)
+{
+    cmi_scheduler unused;
+    return cut_all(&unused, opt, NULL);
+}
+
+cmi_scheduler *cmi_scheduler_init(void *memory, const cmi_scheduler_options *opt)
+{
+    assert(opt->n_slots >= opt->max_num_seqs && opt->max_num_seqs >= 1);
+    assert(opt->max_rows >= opt->max_decode_rows && opt->max_decode_rows >= opt->max_num_seqs);
+    assert(opt->max_prefill_rows >= 1 && opt->max_span_rows >= 1);
+    cmi_scheduler *s = memory;
+    memset(memory, 0, cmi_scheduler_bytes(opt));
+    s->opt = *opt;
+    s->n_free_pages = opt->n_pages;
+    cut_all(s, opt, memory);
+    return s;
+}
+
+/* ---- slots and lists ---------------------------------------------------------------------------
+ */
+
+static void move_on(cmi_scheduler_slot *slot, cmi_request_event event)
+{
+    slot->state = cmi_request_next_state(slot->state, event);
+    assert(slot->state != CMI_REQUEST_N_STATES);
+}
+
+static bool is_before(const cmi_scheduler *s, uint32_t a, uint32_t b)
+{
+    const cmi_scheduler_slot *x = &s->slots[a], *y = &s->slots[b];
+    return x->priority < y->priority || (x->priority == y->priority && x->order < y->order);
+}
+
+/* From the back: what comes in is mostly the last in order. */
+static void insert(const cmi_scheduler *s, slot_list *list, uint32_t slot)
+{
+    uint32_t at = list->n++;
+    for (; at > 0 && is_before(s, slot, list->slots[at - 1]); at--) {
+        list->slots[at] = list->slots[at - 1];
+    }
+    list->slots[at] = slot;
+}
+
+static void take_out(slot_list *list, uint32_t slot)
+{
+    uint32_t at = 0;
+    while (list->slots[at] != slot) {
+        at++;
+        assert(at < list->n);
+    }
+    list->n--;
+    memmove(list->slots + at, list->slots + at + 1, (list->n - at) * sizeof *list->slots);
+}
+
+static uint32_t pages_for(const cmi_scheduler *s, uint32_t n_tokens)
+{
+    return CMI_DIV_UP(n_tokens, s->opt.page_tokens);
+}
+
+static void release_pages(cmi_scheduler *s, cmi_scheduler_slot *slot)
+{
+    s->n_free_pages += slot->n_pages;
+    slot->n_pages = 0;
+    slot->n_stored = 0;
+}
+
+/* ---- what happened -----------------------------------------------------------------------------
+ */
+
+void cmi_scheduler_arrive(cmi_scheduler *s, uint32_t slot, uint32_t n_prompt, int32_t priority)
+{
+    cmi_scheduler_slot *new = &s->slots[slot];
+    cmi_request_state state = new->state;
+    assert(slot < s->opt.n_slots && n_prompt >= 1);
+    *new = (cmi_scheduler_slot){
+        .state = state, .priority = priority, .order = s->n_arrived++, .n_prompt = n_prompt};
+    move_on(new, CMI_REQUEST_ARRIVE);
+    insert(s, &s->waiting, slot);
+}
+
+void cmi_scheduler_finish(cmi_scheduler *s, uint32_t slot)
+{
+    cmi_scheduler_slot *ended = &s->slots[slot];
+    bool waits = ended->state == CMI_REQUEST_QUEUED;
+    move_on(ended, CMI_REQUEST_FINISH);
+    take_out(waits ? &s->waiting : &s->running, slot);
+    release_pages(s, ended);
+}
+
+void cmi_scheduler_step_done(cmi_scheduler *s)
+{
+    for (uint32_t i = 0; i < s->n_spans; i++) {
+        const cmi_scheduler_span *span = &s->spans[i];
+        cmi_scheduler_slot *slot = &s->slots[span->slot];
+        slot->n_stored += span->n_rows;
+        slot->n_generated += span->samples ? 1 : 0;
+        if (slot->state == CMI_REQUEST_PREFILL && slot->n_stored == slot->n_prompt) {
+            move_on(slot, CMI_REQUEST_PROMPT_DONE);
+        }
+    }
+    s->n_spans = 0;
+}
+
+/* ---- the plan ----------------------------------------------------------------------------------
+ */
+
+/* The last in order gives everything back. It has no span yet: spans are planned in order. */
+static uint32_t preempt_last(cmi_scheduler *s)
+{
+    uint32_t slot = s->running.slots[--s->running.n];
+    release_pages(s, &s->slots[slot]);
+    move_on(&s->slots[slot], CMI_REQUEST_PREEMPT);
+    insert(s, &s->waiting, slot);
+    s->preempted[s->n_preempted++] = slot;
+    return slot;
+}
+
+/* Makes the sequence hold pages for n_tokens. False: it was itself the last in order. */
+static bool hold_pages(cmi_scheduler *s, uint32_t slot, uint32_t n_tokens)
+{
+    uint32_t n = pages_for(s, n_tokens);
+    while (n > s->slots[slot].n_pages && n - s->slots[slot].n_pages > s->n_free_pages) {
+        if (preempt_last(s) == slot) {
+            return false;
+        }
+    }
+    if (n > s->slots[slot].n_pages) {
+        s->n_free_pages -= n - s->slots[slot].n_pages;
+        s->slots[slot].n_pages = n;
+    }
+    return true;
+}
+
+/* Tokens of the sequence that are known: rows may run up to here. */
+static uint32_t n_known(const cmi_scheduler_slot *slot)
+{
+    return slot->n_prompt + slot->n_generated;
+}
+
+static void add_span(cmi_scheduler *s, uint32_t slot, uint32_t n_rows, bool is_prefill)
+{
+    const cmi_scheduler_slot *seq = &s->slots[slot];
+    s->spans[s->n_spans++] =
+        (cmi_scheduler_span){.slot = slot,
+                             .position = seq->n_stored,
+                             .n_rows = n_rows,
+                             .n_pages = seq->n_pages,
+                             .is_prefill = is_prefill,
+                             .samples = seq->n_stored + n_rows == n_known(seq)};
+    s->n_rows += n_rows;
+    s->n_decode_rows += is_prefill ? 0 : n_rows;
+}
+
+/* One row for every sequence that decodes is always there: max_decode_rows >= max_num_seqs. Known
+ * tokens share what is left. */
+static void plan_decode(cmi_scheduler *s)
+{
+    uint32_t n_decoding = 0;
+    for (uint32_t i = 0; i < s->running.n; i++) {
+        n_decoding += s->slots[s->running.slots[i]].state == CMI_REQUEST_DECODE ? 1 : 0;
+    }
+    uint32_t spare = s->opt.max_decode_rows - n_decoding;
+    for (uint32_t i = 0; i < s->running.n; i++) {
+        uint32_t slot = s->running.slots[i];
+        const cmi_scheduler_slot *seq = &s->slots[slot];
+        if (seq->state != CMI_REQUEST_DECODE) {
+            continue;
+        }
+        uint32_t more = CMI_MIN(n_known(seq) - seq->n_stored, s->opt.max_span_rows) - 1;
+        more = CMI_MIN(more, spare);
+        if (!hold_pages(s, slot, seq->n_stored + 1 + more)) {
+            return;
+        }
+        spare -= more;
+        add_span(s, slot, 1 + more, false);
+    }
+}
+
+/* Whether the head of the queue may begin, and its pages if so. */
+static bool admit(cmi_scheduler *s, uint32_t n_decoding)
+{
+    uint32_t slot = s->waiting.slots[0];
+    cmi_scheduler_slot *seq = &s->slots[slot];
+    uint32_t n_pages = pages_for(s, n_known(seq));
+    uint32_t n_kept = s->running.n == 0 ? 0 : n_decoding; /* for those who will want one soon */
+    if (s->running.n == s->opt.max_num_seqs || n_pages + n_kept > s->n_free_pages) {
+        return false;
+    }
+    seq->n_pages = n_pages;
+    s->n_free_pages -= n_pages;
+    move_on(seq, CMI_REQUEST_ADMIT);
+    take_out(&s->waiting, slot);
+    insert(s, &s->running, slot);
+    s->admitted[s->n_admitted++] = slot;
+    return true;
+}
+
+static void plan_prefill(cmi_scheduler *s)
+{
+    const uint32_t n_decoding = s->n_spans;
+    uint32_t budget = s->opt.max_rows - s->n_rows;
+    if (n_decoding > 0) {
+        budget = CMI_MIN(budget, s->opt.max_prefill_rows);
+    }
+    while (s->n_preempted == 0 && s->waiting.n > 0 && admit(s, n_decoding)) {
+    }
+    for (uint32_t i = 0; i < s->running.n && budget > 0; i++) {
+        uint32_t slot = s->running.slots[i];
+        const cmi_scheduler_slot *seq = &s->slots[slot];
+        if (seq->state == CMI_REQUEST_PREFILL) {
+            uint32_t n = CMI_MIN(seq->n_prompt - seq->n_stored, budget);
+            add_span(s, slot, n, true);
+            budget -= n;
+        }
+    }
+}
+
+bool cmi_scheduler_plan_step(cmi_scheduler *s, cmi_scheduler_plan *plan_out)
+{
+    assert(s->n_spans == 0);
+    s->n_preempted = s->n_admitted = s->n_rows = s->n_decode_rows = 0;
+    plan_decode(s);
+    plan_prefill(s);
+    *plan_out = (cmi_scheduler_plan){.preempted = s->preempted,
+                                     .admitted = s->admitted,
+                                     .spans = s->spans,
+                                     .n_preempted = s->n_preempted,
+                                     .n_admitted = s->n_admitted,
+                                     .n_spans = s->n_spans,
+                                     .n_rows = s->n_rows,
+                                     .n_decode_rows = s->n_decode_rows};
+    return s->n_spans > 0;
+}
+
+const cmi_scheduler_slot *cmi_scheduler_slot_get(const cmi_scheduler *s, uint32_t slot)
+{
+    return &s->slots[slot];
+}
+
+uint32_t cmi_scheduler_n_waiting(const cmi_scheduler *s)
+{
+    return s->waiting.n;
+}
+
+uint32_t cmi_scheduler_n_running(const cmi_scheduler *s)
+{
+    return s->running.n;
+}
+
+uint32_t cmi_scheduler_n_free_pages(const cmi_scheduler *s)
+{
+    return s->n_free_pages;
+}

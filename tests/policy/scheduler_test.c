@@ -1,0 +1,300 @@
+/* The scheduler against what it promises, on random loads: no page lost or owned twice, no row
+ * twice or left out, limits kept, everybody ends, the oldest is never preempted. */
+#include "tests/test.h"
+
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "base/rng.h"
+#include "policy/scheduler.h"
+
+enum { N_SLOTS = 24, PAGE = 4, N_SEEDS = 4000, MAX_STEPS = 20000 };
+
+/* What a request should have had so far. */
+typedef struct model_request {
+    bool is_alive;
+    uint32_t n_prompt, n_output; /* to generate */
+    uint32_t n_generated, n_stored, n_pages;
+    int32_t priority;
+    uint64_t order;
+} model_request;
+
+typedef struct model {
+    cmi_scheduler *s;
+    cmi_scheduler_options opt;
+    model_request requests[N_SLOTS];
+    uint64_t seed, n_draws, n_arrived;
+    uint32_t n_to_come;
+} model;
+
+static uint32_t draw(model *m, uint32_t n)
+{
+    return (uint32_t)(cmi_philox_uniform(m->seed, m->n_draws++, 0) * (float)n) % n;
+}
+
+static void draw_options(model *m)
+{
+    cmi_scheduler_options *o = &m->opt;
+    o->n_slots = N_SLOTS;
+    o->max_num_seqs = 1 + draw(m, 8);
+    o->max_decode_rows = o->max_num_seqs + draw(m, 6);
+    o->max_rows = o->max_decode_rows + draw(m, 20);
+    o->max_prefill_rows = 1 + draw(m, o->max_rows);
+    o->max_span_rows = 1 + draw(m, 8);
+    o->page_tokens = PAGE;
+    o->n_pages = 8 + draw(m, 40);
+}
+
+static void arrive(model *m)
+{
+    uint32_t slot = draw(m, N_SLOTS);
+    while (m->requests[slot].is_alive) {
+        slot = (slot + 1) % N_SLOTS;
+    }
+    model_request *r = &m->requests[slot];
+    uint32_t n_max = m->opt.n_pages * PAGE;
+    *r = (model_request){.is_alive = true, .priority = (int32_t)draw(m, 3) - 1};
+    r->n_prompt = 1 + draw(m, n_max - 1);
+    r->n_output = 1 + draw(m, n_max - r->n_prompt);
+    r->order = m->n_arrived++;
+    cmi_scheduler_arrive(m->s, slot, r->n_prompt, r->priority);
+    m->n_to_come--;
+}
+
+static uint32_t n_alive(const model *m)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < N_SLOTS; i++) {
+        n += m->requests[i].is_alive ? 1 : 0;
+    }
+    return n;
+}
+
+static bool is_first(const model *m, uint32_t slot)
+{
+    const model_request *a = &m->requests[slot];
+    for (uint32_t i = 0; i < N_SLOTS; i++) {
+        const model_request *b = &m->requests[i];
+        if (b->is_alive &&
+            (b->priority < a->priority || (b->priority == a->priority && b->order < a->order))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void check_span(model *m, const cmi_scheduler_span *span)
+{
+    model_request *r = &m->requests[span->slot];
+    uint32_t n_known = r->n_prompt + r->n_generated;
+    assert_true(r->is_alive && span->n_rows >= 1);
+    assert_int_equal(span->position, r->n_stored);
+    assert_int_equal(span->is_prefill, r->n_stored < r->n_prompt);
+    uint32_t end = span->position + span->n_rows;
+    assert_true(end <= (span->is_prefill ? r->n_prompt : n_known));
+    assert_int_equal(span->samples, end == n_known);
+    assert_true(span->n_pages * PAGE >= end && span->n_pages >= r->n_pages);
+    assert_true(span->is_prefill || span->n_rows <= m->opt.max_span_rows);
+    r->n_pages = span->n_pages;
+}
+
+/* The plan's own numbers, and the pages as its reader counts them. */
+static void check_plan(model *m, const cmi_scheduler_plan *plan)
+{
+    uint32_t n_rows = 0, n_prefill = 0, n_decode_spans = 0, n_pages = 0;
+    for (uint32_t i = 0; i < plan->n_preempted; i++) {
+        model_request *r = &m->requests[plan->preempted[i]];
+        assert_true(r->is_alive && !is_first(m, plan->preempted[i]));
+        r->n_pages = r->n_stored = 0;
+    }
+    for (uint32_t i = 0; i < plan->n_spans; i++) {
+        const cmi_scheduler_span *span = &plan->spans[i];
+        check_span(m, span);
+        n_rows += span->n_rows;
+        n_prefill += span->is_prefill ? span->n_rows : 0;
+        assert_true(span->is_prefill || n_prefill == 0); /* those that decode come first */
+        n_decode_spans += span->is_prefill ? 0 : 1;
+    }
+    assert_int_equal(n_rows, plan->n_rows);
+    assert_int_equal(n_rows - n_prefill, plan->n_decode_rows);
+    assert_true(n_rows <= m->opt.max_rows && plan->n_decode_rows <= m->opt.max_decode_rows);
+    assert_true(n_decode_spans == 0 || n_prefill <= m->opt.max_prefill_rows);
+    for (uint32_t i = 0; i < N_SLOTS; i++) {
+        const cmi_scheduler_slot *slot = cmi_scheduler_slot_get(m->s, i);
+        bool holds = slot->state == CMI_REQUEST_PREFILL || slot->state == CMI_REQUEST_DECODE;
+        assert_true(holds || slot->n_pages == 0);
+        n_pages += slot->n_pages;
+    }
+    assert_int_equal(n_pages + cmi_scheduler_n_free_pages(m->s), m->opt.n_pages);
+    assert_true(cmi_scheduler_n_running(m->s) <= m->opt.max_num_seqs);
+    assert_int_equal(cmi_scheduler_n_running(m->s) + cmi_scheduler_n_waiting(m->s), n_alive(m));
+}
+
+static void finish(model *m, uint32_t slot)
+{
+    cmi_scheduler_finish(m->s, slot);
+    m->requests[slot].is_alive = false;
+}
+
+static void apply(model *m, const cmi_scheduler_plan *plan)
+{
+    uint32_t ended[N_SLOTS], n_ended = 0;
+    for (uint32_t i = 0; i < plan->n_spans; i++) {
+        const cmi_scheduler_span *span = &plan->spans[i];
+        model_request *r = &m->requests[span->slot];
+        r->n_stored += span->n_rows;
+        r->n_generated += span->samples ? 1 : 0;
+        if (r->n_generated == r->n_output) {
+            ended[n_ended++] = span->slot;
+        }
+    }
+    cmi_scheduler_step_done(m->s);
+    for (uint32_t i = 0; i < n_ended; i++) {
+        finish(m, ended[i]);
+    }
+}
+
+static void cancel_somebody(model *m)
+{
+    uint32_t slot = draw(m, N_SLOTS);
+    if (m->requests[slot].is_alive) {
+        finish(m, slot);
+    }
+}
+
+static void run_seed(uint64_t seed, uint32_t cancel_every)
+{
+    model m = {.seed = seed, .n_to_come = 30};
+    draw_options(&m);
+    void *memory = cmi_alloc(1, cmi_scheduler_bytes(&m.opt));
+    m.s = cmi_scheduler_init(memory, &m.opt);
+    uint32_t n_steps = 0;
+    while (m.n_to_come > 0 || n_alive(&m) > 0) {
+        while (m.n_to_come > 0 && n_alive(&m) < N_SLOTS && draw(&m, 3) == 0) {
+            arrive(&m);
+        }
+        if (cancel_every > 0 && draw(&m, cancel_every) == 0) {
+            cancel_somebody(&m);
+        }
+        cmi_scheduler_plan plan;
+        bool any = cmi_scheduler_plan_step(m.s, &plan);
+        assert_int_equal(any, n_alive(&m) > 0); /* whoever is there is never left idle */
+        check_plan(&m, &plan);
+        apply(&m, &plan);
+        if (++n_steps > MAX_STEPS) {
+            fail_msg("seed %llu does not end", (unsigned long long)seed);
+        }
+    }
+    assert_int_equal(cmi_scheduler_n_free_pages(m.s), m.opt.n_pages);
+    cmi_free(memory);
+}
+
+static void random_loads_keep_the_promises(void **state)
+{
+    (void)state;
+    uint64_t n_seeds = getenv("CMI_FEW") != NULL ? N_SEEDS / 20 : N_SEEDS;
+    for (uint64_t seed = 1; seed <= n_seeds; seed++) {
+        run_seed(seed, seed % 2 == 0 ? 0 : 5);
+    }
+}
+
+static void only_the_drawn_transitions_exist(void **state)
+{
+    (void)state;
+    static const cmi_request_state to[CMI_REQUEST_N_STATES][CMI_REQUEST_N_EVENTS] = {
+        [CMI_REQUEST_FREE] = {CMI_REQUEST_QUEUED, 4, 4, 4, 4},
+        [CMI_REQUEST_QUEUED] = {4, CMI_REQUEST_PREFILL, 4, 4, CMI_REQUEST_FREE},
+        [CMI_REQUEST_PREFILL] = {4, 4, CMI_REQUEST_DECODE, CMI_REQUEST_QUEUED, CMI_REQUEST_FREE},
+        [CMI_REQUEST_DECODE] = {4, 4, 4, CMI_REQUEST_QUEUED, CMI_REQUEST_FREE},
+    };
+    assert_int_equal(CMI_REQUEST_N_STATES, 4);
+    for (int s = 0; s < CMI_REQUEST_N_STATES; s++) {
+        for (int e = 0; e < CMI_REQUEST_N_EVENTS; e++) {
+            assert_int_equal(cmi_request_next_state(s, e), to[s][e]);
+        }
+    }
+}
+
+static cmi_scheduler *small(void **memory_out, uint32_t max_num_seqs, uint32_t n_pages)
+{
+    cmi_scheduler_options opt = {.n_slots = 8,
+                                 .max_num_seqs = max_num_seqs,
+                                 .max_rows = 16,
+                                 .max_decode_rows = 8,
+                                 .max_prefill_rows = 4,
+                                 .max_span_rows = 4,
+                                 .page_tokens = PAGE,
+                                 .n_pages = n_pages};
+    *memory_out = cmi_alloc(1, cmi_scheduler_bytes(&opt));
+    return cmi_scheduler_init(*memory_out, &opt);
+}
+
+/* A prompt of 20 takes the whole step while nobody decodes, and 4 rows of one beside others. */
+static void prompts_are_chunked_and_yield_to_those_that_decode(void **state)
+{
+    (void)state;
+    void *memory;
+    cmi_scheduler *s = small(&memory, 4, 100);
+    cmi_scheduler_plan plan;
+    cmi_scheduler_arrive(s, 0, 20, 0);
+    assert_true(cmi_scheduler_plan_step(s, &plan));
+    assert_int_equal(plan.spans[0].n_rows, 16);
+    assert_false(plan.spans[0].samples);
+    cmi_scheduler_step_done(s);
+    assert_true(cmi_scheduler_plan_step(s, &plan));
+    assert_int_equal(plan.spans[0].n_rows, 4);
+    assert_true(plan.spans[0].samples);
+    cmi_scheduler_step_done(s);
+    cmi_scheduler_arrive(s, 1, 20, 0);
+    assert_true(cmi_scheduler_plan_step(s, &plan));
+    assert_int_equal(plan.n_spans, 2);
+    assert_int_equal(plan.spans[0].slot, 0);
+    assert_int_equal(plan.spans[0].n_rows, 1);
+    assert_int_equal(plan.spans[1].n_rows, 4);
+    cmi_scheduler_step_done(s);
+    cmi_free(memory);
+}
+
+/* Two sequences fill the pages; the younger gives way and comes back with its tokens. */
+static void the_younger_is_preempted_and_replays(void **state)
+{
+    (void)state;
+    void *memory;
+    cmi_scheduler *s = small(&memory, 2, 5);
+    cmi_scheduler_plan plan;
+    cmi_scheduler_arrive(s, 0, 7, 0);
+    cmi_scheduler_arrive(s, 1, 6, 0);
+    uint32_t n_steps = 0;
+    do {
+        assert_true(cmi_scheduler_plan_step(s, &plan));
+        cmi_scheduler_step_done(s);
+    } while (plan.n_preempted == 0 && ++n_steps < 20);
+    assert_int_equal(plan.n_preempted, 1);
+    assert_int_equal(plan.preempted[0], 1);
+    const cmi_scheduler_slot *slot = cmi_scheduler_slot_get(s, 1);
+    uint32_t n_generated = slot->n_generated;
+    assert_int_equal(slot->state, CMI_REQUEST_QUEUED);
+    assert_true(n_generated > 1);
+    cmi_scheduler_finish(s, 0);
+    assert_true(cmi_scheduler_plan_step(s, &plan)); /* its prompt */
+    assert_true(plan.spans[0].is_prefill && !plan.spans[0].samples);
+    assert_int_equal(plan.spans[0].n_rows, 6);
+    cmi_scheduler_step_done(s);
+    assert_true(cmi_scheduler_plan_step(s, &plan)); /* what it had generated, together */
+    assert_false(plan.spans[0].is_prefill);
+    assert_int_equal(plan.spans[0].position, 6);
+    assert_int_equal(plan.spans[0].n_rows, CMI_MIN(n_generated, 4u));
+    cmi_scheduler_step_done(s);
+    cmi_free(memory);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(only_the_drawn_transitions_exist),
+        cmocka_unit_test(prompts_are_chunked_and_yield_to_those_that_decode),
+        cmocka_unit_test(the_younger_is_preempted_and_replays),
+        cmocka_unit_test(random_loads_keep_the_promises),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
