@@ -28,8 +28,9 @@ typedef struct cmi_bench_case {
 /* One call: columns first_col .. first_col + n_cols of it where it is cut. */
 typedef struct cmi_bench_call {
     const cmi_bench_case *c;
-    void (*fn)(void); /* the kernel's variant */
-    const uint8_t *w; /* c->w_bytes */
+    void (*fn)(void);      /* the kernel's variant */
+    const uint8_t *w;      /* c->w_bytes */
+    const uint8_t *next_w; /* the next call's, unless NULL */
     uint8_t *operands[3];
 } cmi_bench_call;
 typedef void cmi_bench_call_fn(const cmi_bench_call *call, uint32_t first_col, uint32_t n_cols);

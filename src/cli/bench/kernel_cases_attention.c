@@ -28,7 +28,7 @@ void cmi_bench_call_attn_scores(const cmi_bench_call *call, uint32_t first_col, 
     ((cmi_attn_scores_fn *)call->fn)(&args);
 }
 
-/* The page comes from memory. */
+/* The page comes from memory, and a step knows which one is next. */
 void cmi_bench_call_attn_latent_scores(const cmi_bench_call *call, uint32_t first_col,
                                        uint32_t n_cols)
 {
@@ -43,7 +43,9 @@ void cmi_bench_call_attn_latent_scores(const cmi_bench_call *call, uint32_t firs
                                               .n_rows = c->n_rows,
                                               .n_keys = c->n_cols,
                                               .n_latent = c->n - ROPE,
-                                              .n_rope = ROPE};
+                                              .n_rope = ROPE,
+                                              .ahead = call->next_w,
+                                              .ahead_bytes = call->next_w ? c->w_bytes : 0};
     ((cmi_attn_latent_scores_fn *)call->fn)(&args);
 }
 

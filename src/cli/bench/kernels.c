@@ -68,6 +68,8 @@ static void call_once(measured *m)
     run->pool_at = run->pool_at + m->c->w_bytes > rig->pool_bytes ? 0 : run->pool_at;
     cut.call.w = rig->pool + run->pool_at;
     run->pool_at += CMI_ROUND_UP(m->c->w_bytes, (size_t)CMI_CACHE_LINE);
+    bool is_last = run->pool_at + m->c->w_bytes > rig->pool_bytes;
+    cut.call.next_w = is_last ? NULL : rig->pool + run->pool_at;
     for (size_t i = 0; i < CMI_LEN(cut.call.operands); i++) {
         cut.call.operands[i] = run->operands + i * CMI_BENCH_OPERAND_BYTES;
     }
