@@ -1,0 +1,213 @@
+/* One request, one answer: tokens and logprobs of many requests are the same bits whether they run
+ * alone or together, in which order they come, and whether they are preempted on the way. */
+#include "tests/test.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/rng.h"
+#include "engine/engine.h"
+#include "engine/instance.h"
+
+enum { MAX_REQUESTS = 40, MAX_PROMPT = 150, MAX_OUTPUT = 40, DEADLINE_MS = 120000 };
+
+typedef struct answer {
+    uint32_t tokens[MAX_OUTPUT];
+    float logprobs[MAX_OUTPUT];
+    uint32_t top_ids[MAX_OUTPUT];
+    float prompt_logprob_sum;
+    uint32_t n_tokens, n_prompt_tokens, finish_reason;
+    uint32_t n_ends;
+} answer;
+
+typedef struct run_options {
+    uint32_t n_threads, max_num_seqs, chunk, max_prefill_rows;
+    uint64_t n_kv_tokens; /* 0: plenty */
+    bool backwards;       /* the order in which requests come */
+    bool must_preempt;
+} run_options;
+
+static uint32_t n_requests(void)
+{
+    return getenv("CMI_FEW") != NULL ? 8 : MAX_REQUESTS;
+}
+
+static uint32_t draw(uint64_t request, uint64_t what, uint32_t n)
+{
+    return (uint32_t)(cmi_philox_uniform(request, what, 7) * (float)n) % n;
+}
+
+static cmi_request *make_request(uint32_t i, uint32_t vocab_size)
+{
+    uint32_t prompt[MAX_PROMPT], n_prompt = 1 + draw(i, 0, MAX_PROMPT);
+    for (uint32_t k = 0; k < n_prompt; k++) {
+        prompt[k] = draw(i % 5, 100 + k, vocab_size); /* some share their beginning */
+    }
+    cmi_request head = cmi_request_defaults();
+    head.request_id = i;
+    head.seed = i * 11;
+    head.max_tokens = 1 + draw(i, 1, MAX_OUTPUT);
+    head.temperature = (float)draw(i, 2, 4) * 0.5f;
+    head.top_k = draw(i, 3, 3) * 20;
+    head.top_p = draw(i, 4, 2) == 0 ? 1.0f : 0.9f;
+    head.repetition_penalty = draw(i, 5, 3) == 0 ? 1.3f : 1.0f;
+    head.frequency_penalty = draw(i, 6, 3) == 0 ? 0.5f : 0.0f;
+    head.flags = CMI_REQUEST_LOGPROBS | (draw(i, 7, 2) == 0 ? CMI_REQUEST_IGNORE_EOS : 0) |
+                 (draw(i, 8, 4) == 0 ? CMI_REQUEST_PROMPT_LOGPROBS : 0);
+    head.n_top_logprobs = 2;
+    return cmi_request_create(&head, prompt, n_prompt, NULL, 0, NULL, 0);
+}
+
+static void take(answer *answers, const cmi_event *event)
+{
+    answer *a = &answers[event->request_id];
+    assert_int_equal(a->n_ends, 0); /* nothing follows the end */
+    switch (event->type) {
+    case CMI_EVENT_PROMPT_TOKEN:
+        a->prompt_logprob_sum += event->index == 0 ? 0 : event->logprob;
+        break;
+    case CMI_EVENT_TOKEN:
+        assert_int_equal(event->index, a->n_tokens);
+        a->tokens[a->n_tokens] = event->token_id;
+        a->top_ids[a->n_tokens] = event->top[1].token_id;
+        a->logprobs[a->n_tokens++] = event->logprob;
+        break;
+    default:
+        a->n_ends++;
+        a->finish_reason = event->finish_reason;
+        a->n_prompt_tokens = event->n_prompt_tokens;
+        assert_int_equal(event->n_output_tokens, a->n_tokens);
+    }
+}
+
+static void collect(cmi_engine *engine, answer *answers, uint32_t n)
+{
+    uint32_t n_ended = 0;
+    while (n_ended < n) {
+        cmi_event event;
+        if (cmi_engine_poll(engine, &event, 1) == 1) {
+            take(answers, &event);
+            n_ended += event.type == CMI_EVENT_FINISHED ? 1 : 0;
+            continue;
+        }
+        struct pollfd readable = {.fd = cmi_engine_event_fd(engine), .events = POLLIN};
+        assert_int_equal(poll(&readable, 1, DEADLINE_MS), 1);
+        uint64_t count;
+        assert_int_equal(read(readable.fd, &count, sizeof count), sizeof count);
+    }
+}
+
+static answer *run(const run_options *opt)
+{
+    char dir[512];
+    cmi_error err = {0};
+    snprintf(dir, sizeof dir, "%s/matrix-tiny", getenv("CMI_MODELS"));
+    cmi_instance_options options = {.model_dir = dir,
+                                    .dtype = CMI_DTYPE_BF16,
+                                    .quantization = CMI_QUANTIZATION_W8A8_INT8,
+                                    .isa = cmi_isa_best(cmi_cpu_flags()),
+                                    .n_threads = opt->n_threads,
+                                    .max_num_batched_tokens = opt->chunk,
+                                    .max_num_seqs = opt->max_num_seqs,
+                                    .n_kv_tokens = opt->n_kv_tokens,
+                                    .max_model_len = 256};
+    cmi_instance *in;
+    cmi_engine *engine;
+    cmi_engine_options engine_options = {.max_prefill_rows = opt->max_prefill_rows};
+    assert_int_equal(cmi_instance_open(&in, &options, &err), CMI_OK);
+    assert_int_equal(cmi_engine_start(&engine, in, &engine_options, &err), CMI_OK);
+    answer *answers = cmi_alloc(MAX_REQUESTS, sizeof *answers);
+    uint32_t n = n_requests();
+    for (uint32_t k = 0; k < n; k++) {
+        uint32_t i = opt->backwards ? n - 1 - k : k;
+        cmi_request *request = make_request(i, in->config.vocab_size);
+        assert_int_equal(cmi_engine_submit(engine, request, &err), CMI_OK);
+        cmi_free(request);
+    }
+    collect(engine, answers, n);
+    cmi_engine_stats stats;
+    cmi_engine_stats_get(engine, &stats);
+    assert_int_equal(stats.n_kv_pages_used, 0);
+    assert_int_equal(stats.n_running + stats.n_waiting, 0);
+    assert_true(!opt->must_preempt || stats.n_preemptions > 0);
+    cmi_engine_stop(engine);
+    cmi_instance_close(in);
+    return answers;
+}
+
+static void answers_do_not_depend_on_company(void **state)
+{
+    (void)state;
+    static const run_options alone = {.n_threads = 1, .max_num_seqs = 1, .chunk = 512};
+    static const run_options variants[] = {
+        {.n_threads = 2, .max_num_seqs = 40, .chunk = 512},
+        {.n_threads = 2, .max_num_seqs = 16, .chunk = 64, .backwards = true},
+        {.n_threads = 1, .max_num_seqs = 5, .chunk = 7, .max_prefill_rows = 2},
+        {.n_threads = 3,
+         .max_num_seqs = 40,
+         .chunk = 128,
+         .n_kv_tokens = 512,
+         .must_preempt = true},
+        {.n_threads = 2, .max_num_seqs = 8, .chunk = 16, .n_kv_tokens = 256, .backwards = true},
+    };
+    answer *want = run(&alone);
+    for (uint32_t v = 0; v < CMI_LEN(variants); v++) {
+        answer *got = run(&variants[v]);
+        for (uint32_t i = 0; i < n_requests(); i++) {
+            if (memcmp(&want[i], &got[i], sizeof *got) != 0) {
+                fail_msg("variant %u: request %u has another answer", v, i);
+            }
+        }
+        cmi_free(got);
+    }
+    cmi_free(want);
+}
+
+/* Cancelled at every step that there is: nothing is lost, everything ends once. */
+static void cancelling_leaves_nothing_behind(void **state)
+{
+    (void)state;
+    char dir[512];
+    cmi_error err = {0};
+    snprintf(dir, sizeof dir, "%s/matrix-tiny", getenv("CMI_MODELS"));
+    cmi_instance_options options = {.model_dir = dir,
+                                    .dtype = CMI_DTYPE_BF16,
+                                    .isa = cmi_isa_best(cmi_cpu_flags()),
+                                    .n_threads = 1,
+                                    .max_num_batched_tokens = 32,
+                                    .max_num_seqs = 6,
+                                    .n_kv_tokens = 512,
+                                    .max_model_len = 256};
+    cmi_instance *in;
+    cmi_engine *engine;
+    cmi_engine_options engine_options = {0};
+    assert_int_equal(cmi_instance_open(&in, &options, &err), CMI_OK);
+    assert_int_equal(cmi_engine_start(&engine, in, &engine_options, &err), CMI_OK);
+    answer *answers = cmi_alloc(MAX_REQUESTS, sizeof *answers);
+    for (uint32_t i = 0; i < n_requests(); i++) {
+        cmi_request *request = make_request(i, in->config.vocab_size);
+        assert_int_equal(cmi_engine_submit(engine, request, &err), CMI_OK);
+        cmi_free(request);
+        if (i % 2 == 0) {
+            cmi_engine_cancel(engine, draw(i, 9, i + 1));
+        }
+    }
+    collect(engine, answers, n_requests());
+    cmi_engine_stats stats;
+    cmi_engine_stats_get(engine, &stats);
+    assert_int_equal(stats.n_kv_pages_used, 0);
+    cmi_engine_stop(engine);
+    cmi_instance_close(in);
+    cmi_free(answers);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(answers_do_not_depend_on_company),
+        cmocka_unit_test(cancelling_leaves_nothing_behind),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
