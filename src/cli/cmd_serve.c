@@ -23,6 +23,9 @@ typedef struct serve_options {
     cmi_option_list api_keys;
     uint32_t port;
     uint32_t max_queued;
+    uint32_t max_num_seqs;
+    uint32_t max_total_tokens;
+    uint32_t max_prefill_rows;
     uint32_t max_body_mib;
     uint32_t shutdown_timeout_s;
 } serve_options;
@@ -130,8 +133,12 @@ static int serve(const serve_options *opt)
     signal(SIGPIPE, SIG_IGN);
     cmi_status st = start_server(&server, opt, &err);
     if (st == CMI_OK) {
-        cmi_engine_options engine = {.max_queued_requests = opt->max_queued};
-        st = cmi_chat_open(&chat, &opt->model, opt->chat_template, &engine, &err);
+        cmi_engine_options engine = {.max_queued_requests = opt->max_queued,
+                                     .max_prefill_rows = opt->max_prefill_rows};
+        cmi_model_options model = opt->model;
+        model.max_num_seqs = opt->max_num_seqs;
+        model.n_kv_tokens = opt->max_total_tokens;
+        st = cmi_chat_open(&chat, &model, opt->chat_template, &engine, &err);
     }
     if (st == CMI_OK) {
         st = make_api(&api, opt, &chat, &err);
@@ -168,7 +175,7 @@ static void print_help(const cmi_option *own, const cmi_option *model)
 
 int cmi_cmd_serve(int argc, char **argv)
 {
-    serve_options opt = {.host = "127.0.0.1", .port = 8000, .max_body_mib = 10};
+    serve_options opt = {.host = "127.0.0.1", .port = 8000, .max_body_mib = 10, .max_num_seqs = 64};
     const cmi_option own_table[] = {
         {"host", "ADDRESS", "to listen on (default 127.0.0.1; 0.0.0.0 for all)", CMI_OPTION_TEXT,
          &opt.host, 0, 0},
@@ -185,6 +192,16 @@ int cmi_cmd_serve(int argc, char **argv)
         {"max-num-queued-reqs|max-queued-requests", "N",
          "requests that may wait, more get 429 (default 1024)", CMI_OPTION_UINT, &opt.max_queued, 1,
          1 << 20},
+        {"max-num-seqs|max-running-requests", "N", "requests that run together (default 64)",
+         CMI_OPTION_UINT, &opt.max_num_seqs, 1, 65536},
+        {"max-total-tokens", "N",
+         "tokens of all running requests that the KV holds (default: the\n"
+         "whole context for each, or half of the memory that is left)",
+         CMI_OPTION_UINT, &opt.max_total_tokens, 64, UINT32_MAX},
+        {"prefill-beside-decode", "N",
+         "prompt tokens of a step in which others decode; fewer delay them\n"
+         "less (default 256)",
+         CMI_OPTION_UINT, &opt.max_prefill_rows, 1, 65536},
         {"max-body-mib", "N", "largest request body (default 10)", CMI_OPTION_UINT,
          &opt.max_body_mib, 1, 1024},
         {"shutdown-timeout", "SECONDS", "for running requests after SIGTERM (default 0)",

@@ -34,6 +34,9 @@ typedef struct cmi_model_options {
     const char *numa;
     bool share_weights;
     const char *share_dir;
+    /* Not in the table of every command; 0: the instance's defaults. */
+    uint32_t max_num_seqs;
+    uint64_t n_kv_tokens;
 } cmi_model_options;
 
 /* Prints a command's usage; called with its own options and those above. */

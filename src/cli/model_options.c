@@ -1,4 +1,5 @@
 /* cli/model_options.c - the options of every command that runs a model. */
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -256,14 +257,15 @@ static void say_what_is_in_use(const cmi_instance *instance, const char *dir)
     say_what_is_where(instance);
     cmi_log(CMI_LOG_INFO,
             "model %s: weights %s, attention %s, KV %s, isa %s, threads %u, weights %.2f GiB%s "
-            "(%.0f %% in huge pages%s), KV %.2f GiB for %u tokens, "
+            "(%.0f %% in huge pages%s), KV %.2f GiB for %" PRIu64 " tokens, "
             "scratch %.2f GiB, chunk %u",
             dir, cmi_dtype_name(instance->weights_dtype), cmi_dtype_name(instance->dtype),
             cmi_dtype_name(instance->kv_dtype), cmi_isa_name(instance->isa),
             cmi_team_size(instance->team), (double)instance->weights->n_bytes / (1 << 30),
             instance->weights->mtp != NULL ? " with the MTP layer" : "",
             huge_share(instance->weights) * 100, sharing(instance->weights),
-            (double)instance->kv_bytes / (1 << 30), instance->max_model_len,
+            (double)instance->kv_bytes / (1 << 30),
+            (uint64_t)instance->n_kv_pages * CMI_KV_PAGE_TOKENS,
             (double)instance->scratch_bytes / (1 << 30), instance->max_num_batched_tokens);
 }
 
@@ -301,6 +303,9 @@ cmi_status cmi_cli_open_instance(cmi_instance **instance_out, cmi_buf *dir_out,
 cmi_status cmi_cli_open_model(cmi_instance **instance_out, cmi_buf *dir_out,
                               const cmi_model_options *opt, bool with_mtp, cmi_error *err)
 {
-    cmi_instance_options instance = {.max_model_len = opt->max_model_len, .with_mtp = with_mtp};
+    cmi_instance_options instance = {.max_model_len = opt->max_model_len,
+                                     .max_num_seqs = opt->max_num_seqs,
+                                     .n_kv_tokens = opt->n_kv_tokens,
+                                     .with_mtp = with_mtp};
     return cmi_cli_open_instance(instance_out, dir_out, &instance, opt, err);
 }

@@ -64,7 +64,11 @@ const connect = ({ origin }, options) =>
 
 // The value of a metric's first sample whose labels hold all of the given pairs.
 async function metric(name, ...labels) {
-  const text = await fetch(`${server.origin}/metrics`, { headers: AUTHORIZED })
+  return metricOf(server, name, ...labels);
+}
+
+async function metricOf({ origin }, name, ...labels) {
+  const text = await fetch(`${origin}/metrics`, { headers: AUTHORIZED })
     .then((r) => r.text());
   const line = text.split('\n')
     .find((l) => l.startsWith(`${name}{`) && labels.every((label) => l.includes(label)));
@@ -298,14 +302,16 @@ test('an aborted stream stops the work', async () => {
 });
 
 test('an aborted request that waits leaves the queue', async () => {
+  const small = await serve('--max-num-seqs', '1');
+  const clientOfSmall = connect(small);
   const first = new AbortController();
-  const busy = client.chat.completions.create({
+  const busy = clientOfSmall.chat.completions.create({
     model: MODEL, messages: STORY, max_tokens: 1500, ignore_eos: true,
   }, { signal: first.signal }).catch((e) => e);
-  const is = (name, n) => async () => await metric(name) === n;
+  const is = (name, n) => async () => await metricOf(small, name) === n;
   await eventually('a running request', is('vllm:num_requests_running', 1));
   const second = new AbortController();
-  const queued = client.chat.completions.create({ ...GREEDY, messages: SUM },
+  const queued = clientOfSmall.chat.completions.create({ ...GREEDY, messages: SUM },
     { signal: second.signal }).catch((e) => e);
   await eventually('a waiting request', is('vllm:num_requests_waiting', 1));
   second.abort();
@@ -314,6 +320,7 @@ test('an aborted request that waits leaves the queue', async () => {
   first.abort();
   assert.ok(await busy instanceof OpenAI.APIUserAbortError);
   await eventually('an idle engine', is('vllm:num_requests_running', 0));
+  await stop(small);
 });
 
 test('errors have the classes that the client knows', async () => {
@@ -341,7 +348,7 @@ test('errors have the classes that the client knows', async () => {
 });
 
 test('a full queue is a RateLimitError, after which the client may try again', async () => {
-  const small = await serve('--max-num-queued-reqs', '1');
+  const small = await serve('--max-num-queued-reqs', '1', '--max-num-seqs', '1');
   const hasty = connect(small);
   const controller = new AbortController();
   const long = { model: MODEL, messages: STORY, max_tokens: 1500, ignore_eos: true };

@@ -404,6 +404,8 @@ def reset(sock):
 
 
 class Leaving(HostileTest):
+    options = ("--max-num-seqs", "1")  # the others wait
+
     def expect_cancelled(self, leave, n_started):
         """generation_tokens_total stops: no request runs, and it stays far from what was asked."""
         aborted = 'vllm:request_success_total{model_name="matrix-tiny",engine="0",' \
@@ -475,8 +477,28 @@ class Leaving(HostileTest):
         sock.close()
 
 
+class LeavingTogether(Leaving):
+    options = ()
+
+    def test_while_queued(self):
+        """They all run at once."""
+        streams = [self.server.send(COMPLETIONS, {**LONG, "seed": i}) for i in range(20)]
+        for sock in streams:
+            read_until(sock, b"data: ")
+        self.server.wait_running(20, 0)
+        self.expect_cancelled(lambda: [sock.close() for sock in streams], 20)
+
+    def test_a_client_that_never_reads(self):
+        """Nor do those that run beside it wait for it."""
+        sock = self.server.connect(receive_bytes=4096)
+        sock.sendall(post_bytes(COMPLETIONS, {**LONG, "n": 4, "logprobs": 5}))
+        self.server.wait_running(4, 0)
+        self.assertEqual(self.server.post(CHAT, HI).status, 200)
+        sock.close()
+
+
 class Crowds(HostileTest):
-    options = ("--max-num-queued-reqs", "2")
+    options = ("--max-num-queued-reqs", "2", "--max-num-seqs", "1")
 
     def test_a_full_queue_is_429(self):
         running = self.server.send(COMPLETIONS, LONG)

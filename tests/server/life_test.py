@@ -121,7 +121,7 @@ class Keys(LifeTest):
 class End(LifeTest):
     def test_clients_are_told_and_the_status_is_0(self):
         for signal_number in (signal.SIGTERM, signal.SIGINT):
-            server = self.start()
+            server = self.start("--max-num-seqs", "1")
             stream = server.send(COMPLETIONS, LONG)
             whole = server.send(COMPLETIONS, {**LONG, "stream": False})
             queued = server.send(COMPLETIONS, {**LONG, "n": 3})
