@@ -12,6 +12,17 @@
 /* ---- life ----
  */
 
+static void make_draft_tables(cmi_engine *engine)
+{
+    const cmi_instance *in = engine->instance;
+    for (uint32_t i = 0; i < in->max_num_seqs; i++) {
+        engine->seats[i].hidden = cmi_alloc(in->config.hidden_size, sizeof(float));
+    }
+    engine->mtp_spans = cmi_alloc(2 * (size_t)in->max_num_seqs, sizeof *engine->mtp_spans);
+    engine->mtp_slots = cmi_alloc(in->max_num_seqs, sizeof *engine->mtp_slots);
+    engine->mtp_rows = cmi_alloc(in->max_num_seqs, sizeof *engine->mtp_rows);
+}
+
 static void make_tables(cmi_engine *engine)
 {
     const cmi_instance *in = engine->instance;
@@ -31,9 +42,13 @@ static void make_tables(cmi_engine *engine)
             cmi_alloc(cmi_kv_pages_for(in->max_model_len), sizeof(uint32_t));
         engine->free_seats[engine->n_free_seats++] = &engine->seats[i];
     }
-    engine->token_ids = cmi_alloc(in->max_num_batched_tokens, sizeof *engine->token_ids);
+    if (engine->max_drafts > 0) {
+        make_draft_tables(engine);
+    }
+    engine->token_ids = cmi_alloc(in->max_step_rows, sizeof *engine->token_ids);
     engine->spans = cmi_alloc(n_seqs, sizeof *engine->spans);
-    engine->rows = cmi_alloc(n_seqs, sizeof *engine->rows);
+    engine->sampled = cmi_alloc(n_seqs, sizeof *engine->sampled);
+    engine->outcomes = cmi_alloc(n_seqs, sizeof *engine->outcomes);
     engine->hidden = cmi_alloc((size_t)CMI_FORWARD_MAX_HEAD_ROWS * in->config.hidden_size,
                                sizeof *engine->hidden);
     engine->samplers = cmi_alloc(cmi_team_size(in->team), sizeof *engine->samplers);
@@ -50,10 +65,15 @@ static void free_tables(cmi_engine *engine)
     }
     for (uint32_t i = 0; i < in->max_num_seqs; i++) {
         cmi_free(engine->seats[i].page_ids);
+        cmi_free(engine->seats[i].hidden);
     }
     cmi_free(engine->samplers);
     cmi_free(engine->hidden);
-    cmi_free(engine->rows);
+    cmi_free(engine->outcomes);
+    cmi_free(engine->sampled);
+    cmi_free(engine->mtp_rows);
+    cmi_free(engine->mtp_slots);
+    cmi_free(engine->mtp_spans);
     cmi_free(engine->spans);
     cmi_free(engine->token_ids);
     cmi_free(engine->free_seats);
@@ -76,6 +96,7 @@ static void make_scheduler(cmi_engine *engine, uint32_t max_prefill_rows)
                                  .max_prefill_rows =
                                      CMI_MIN(max_prefill_rows, in->max_num_batched_tokens),
                                  .max_span_rows = CMI_MAX_REPLAY_ROWS,
+                                 .max_drafts = engine->max_drafts,
                                  .page_tokens = CMI_KV_PAGE_TOKENS,
                                  .n_pages = in->kv_pool.n_pages};
     engine->scheduler = cmi_scheduler_init(cmi_alloc(1, cmi_scheduler_bytes(&opt)), &opt);
@@ -86,6 +107,7 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
 {
     cmi_engine *engine = cmi_alloc(1, sizeof *engine);
     engine->instance = instance;
+    engine->max_drafts = CMI_MIN(opt->max_drafts, instance->max_drafts);
     engine->max_queued =
         opt->max_queued_requests > 0 ? opt->max_queued_requests : CMI_DEFAULT_MAX_QUEUED_REQUESTS;
     engine->n_slots = engine->max_queued + instance->max_num_seqs;

@@ -12,6 +12,8 @@
 
 typedef struct cmi_engine cmi_engine;
 
+enum { CMI_MAX_DRAFTS = 4 };
+
 /* What does not change while the engine lives. */
 typedef struct cmi_engine_info {
     uint32_t vocab_size;
@@ -28,6 +30,9 @@ typedef struct cmi_engine_stats {
     uint64_t n_steps;
     uint64_t n_step_tokens; /* rows of all steps together */
     uint64_t n_preemptions;
+    uint64_t n_drafts;                          /* times that drafts were tried */
+    uint64_t n_draft_tokens, n_accepted_tokens; /* of them */
+    uint64_t n_accepted_at[CMI_MAX_DRAFTS];     /* the first draft, the second, ... */
     uint32_t n_running;
     uint32_t n_waiting;
     uint32_t n_kv_pages_used;
@@ -38,6 +43,8 @@ typedef struct cmi_engine_options {
     uint32_t n_events;            /* of the ring; 0: the default */
     /* Prompt tokens of a step in which others decode: what bounds their delay. 0: the default. */
     uint32_t max_prefill_rows;
+    /* Of the MTP layer for each token; no more than the instance has room for; 0: none. */
+    uint32_t max_drafts;
 } cmi_engine_options;
 
 enum {

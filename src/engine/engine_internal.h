@@ -1,5 +1,5 @@
 /* engine/engine_internal.h - what engine.c (calls from any thread), engine_loop.c (steps) and
- * engine_sample.c (tokens) share.
+ * engine_sample.c (tokens) and engine_speculate.c (drafts) share.
  *
  * A request has a slot from submit to its end, and a seat (KV pages) while it runs. What a slot
  * holds is the engine thread's, but for the parts that the lock guards. */
@@ -23,6 +23,7 @@ enum {
 typedef struct cmi_seat {
     uint32_t *page_ids; /* [pages of max_model_len] */
     uint32_t n_pages;
+    float *hidden; /* [hidden_size] of the last prompt position that ran; NULL without drafts */
 } cmi_seat;
 
 typedef struct cmi_engine_slot {
@@ -30,7 +31,11 @@ typedef struct cmi_engine_slot {
     uint32_t *output;     /* [max outputs] owned: the tokens generated so far */
     cmi_seat *seat;       /* NULL: waiting */
     uint32_t n_output, max_output;
-    uint32_t n_prompt_events; /* PROMPT_TOKEN events sent */
+    uint32_t n_prompt_events;        /* PROMPT_TOKEN events sent */
+    uint32_t drafts[CMI_MAX_DRAFTS]; /* of the tokens behind the output */
+    uint32_t n_drafts;
+    bool is_drafting;          /* the MTP layer keeps up with it */
+    uint32_t n_tried, n_right; /* drafts */
     uint32_t end_tokens[CMI_MAX_END_TOKENS];
     uint32_t n_end_tokens;
     uint32_t stop_token_id;
@@ -39,12 +44,15 @@ typedef struct cmi_engine_slot {
     bool is_cancelled; /* lock */
 } cmi_engine_slot;
 
-/* A row of the step whose logits become a token. */
-typedef struct cmi_sampled_row {
+/* A span of the step whose last rows' logits become tokens: of row row_idx the next one, and of
+ * each row behind it one more, while the drafts there are right. */
+typedef struct cmi_sampled_span {
     uint32_t slot;
     uint32_t row_idx;
-    cmi_event event;
-} cmi_sampled_row;
+    uint32_t n_rows; /* 1 and the drafts */
+    uint32_t n_new;  /* tokens that came of it */
+    cmi_event events[1 + CMI_MAX_DRAFTS];
+} cmi_sampled_span;
 
 struct cmi_engine {
     cmi_instance *instance;
@@ -58,14 +66,21 @@ struct cmi_engine {
     cmi_seat *seats;        /* [max_num_seqs] */
     cmi_seat **free_seats;  /* a stack */
     uint32_t n_free_seats;
-    uint32_t *token_ids;     /* [max_num_batched_tokens] of the step */
-    cmi_batch_span *spans;   /* [max_num_seqs] of the step */
-    cmi_sampled_row *rows;   /* [max_num_seqs] of the step */
-    float *hidden;           /* [CMI_FORWARD_MAX_HEAD_ROWS][hidden_size] */
-    cmi_sampler *samplers;   /* [team size] */
-    uint32_t *ended;         /* [n_slots] slots whose request is over */
-    uint32_t *arrived;       /* [n_slots] taken from the inbox */
-    cmi_engine_stats counts; /* as of the last step */
+    uint32_t *token_ids;             /* [max_step_rows] of the step */
+    cmi_batch_span *spans;           /* [max_num_seqs] of the step */
+    cmi_sampled_span *sampled;       /* [max_num_seqs] of the step */
+    cmi_scheduler_outcome *outcomes; /* [max_num_seqs] of the step's spans */
+    float *hidden;                   /* [CMI_FORWARD_MAX_HEAD_ROWS][hidden_size] */
+    cmi_sampler *samplers;           /* [team size] */
+    uint32_t *ended;                 /* [n_slots] slots whose request is over */
+    uint32_t *arrived;               /* [n_slots] taken from the inbox */
+    cmi_engine_stats counts;         /* as of the last step */
+    /* drafts */
+    uint32_t max_drafts;
+    cmi_batch_span *mtp_spans; /* [2 * max_num_seqs] */
+    uint32_t *mtp_slots;       /* [max_num_seqs] whose drafts come of a pass */
+    uint32_t *mtp_rows;        /* [max_num_seqs] the row of each */
+    uint64_t n_started;        /* requests that began while drafts did not pay */
 
     pthread_mutex_t lock; /* guards everything below */
     pthread_cond_t work;
@@ -91,8 +106,18 @@ cmi_event cmi_engine_event(const cmi_engine *engine, uint32_t slot, cmi_event_ty
 void cmi_engine_push_prompt_logprobs(cmi_engine *engine, const cmi_scheduler_span *span,
                                      uint32_t row_idx);
 
-/* Samples engine->rows[0 .. n_rows - 1] on the team, pushes their TOKEN events in order, and
- * decides which requests end. */
-void cmi_engine_sample_rows(cmi_engine *engine, uint32_t n_rows);
+/* Samples engine->sampled[0 .. n - 1] on the team, pushes their TOKEN events in order, and decides
+ * which requests end. */
+void cmi_engine_sample_spans(cmi_engine *engine, uint32_t n);
+
+/* What a token of the slot is sampled from, n_ahead tokens behind its output. */
+cmi_sample cmi_engine_sample_of(const cmi_engine_slot *slot, const float *logits, uint32_t n_ahead);
+
+/* engine_speculate.c: brings the MTP layer up to the step that has just run and been sampled, and
+ * leaves drafts in the slots. Overwrites the hidden states of the step. */
+void cmi_engine_speculate(cmi_engine *engine, const cmi_scheduler_plan *plan);
+
+/* Whether a request that begins now is to be drafted for. */
+bool cmi_engine_starts_drafting(cmi_engine *engine);
 
 #endif

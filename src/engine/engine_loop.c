@@ -19,6 +19,7 @@ static void take_seat(cmi_engine *engine, uint32_t slot)
     engine->slots[slot].seat = engine->free_seats[--engine->n_free_seats];
     if (engine->slots[slot].started_ns == 0) {
         engine->slots[slot].started_ns = cmi_clock_monotonic_ns();
+        engine->slots[slot].is_drafting = cmi_engine_starts_drafting(engine);
     }
 }
 
@@ -30,6 +31,7 @@ static void leave_seat(cmi_engine *engine, uint32_t slot)
         seat->n_pages = 0;
         engine->free_seats[engine->n_free_seats++] = seat;
         engine->slots[slot].seat = NULL;
+        engine->slots[slot].n_drafts = 0;
     }
 }
 
@@ -122,9 +124,10 @@ static uint32_t take_work(cmi_engine *engine, bool *run_out)
     }
     pthread_mutex_unlock(&engine->lock);
     for (uint32_t i = 0; i < n_arrived; i++) {
-        uint32_t slot = engine->arrived[i];
-        cmi_scheduler_arrive(engine->scheduler, slot, engine->slots[slot].request->n_prompt_tokens,
-                             0);
+        const cmi_engine_slot *slot = &engine->slots[engine->arrived[i]];
+        uint32_t n_prompt = slot->request->n_prompt_tokens;
+        cmi_scheduler_arrive(engine->scheduler, engine->arrived[i], n_prompt,
+                             n_prompt + slot->max_output, 0);
     }
     return n_ended;
 }
@@ -132,13 +135,15 @@ static uint32_t take_work(cmi_engine *engine, bool *run_out)
 /* ---- a step ------------------------------------------------------------------------------------
  */
 
-/* The tokens of a span's positions: of the prompt, or generated before. */
+/* The tokens of a span's positions: of the prompt, or generated before, then drafts. */
 static void write_tokens(const cmi_engine_slot *slot, const cmi_scheduler_span *span, uint32_t *to)
 {
     const uint32_t n_prompt = slot->request->n_prompt_tokens;
+    const uint32_t n_known = span->n_rows - span->n_drafts;
     const uint32_t *from = span->is_prefill ? cmi_request_prompt(slot->request) + span->position
                                             : slot->output + (span->position - n_prompt);
-    memcpy(to, from, span->n_rows * sizeof *to);
+    memcpy(to, from, n_known * sizeof *to);
+    memcpy(to + n_known, slot->drafts, span->n_drafts * sizeof *to);
 }
 
 static void run_batch(cmi_engine *engine, const cmi_scheduler_plan *plan)
@@ -162,10 +167,10 @@ static void run_batch(cmi_engine *engine, const cmi_scheduler_plan *plan)
     cmi_forward_run(engine->instance->forward, &batch);
 }
 
-/* Tokens from the rows that have one. Returns the requests that end with it. */
+/* Tokens from the spans that have some. Returns the requests that end with them. */
 static uint32_t sample(cmi_engine *engine, const cmi_scheduler_plan *plan)
 {
-    uint32_t n_rows = 0, n_ended = 0, row_idx = 0;
+    uint32_t n_sampled = 0, n_ended = 0, row_idx = 0;
     for (uint32_t i = 0; i < plan->n_spans; i++) {
         const cmi_scheduler_span *span = &plan->spans[i];
         const cmi_request *request = engine->slots[span->slot].request;
@@ -174,16 +179,33 @@ static uint32_t sample(cmi_engine *engine, const cmi_scheduler_plan *plan)
         }
         row_idx += span->n_rows;
         if (span->samples) {
-            engine->rows[n_rows++] = (cmi_sampled_row){.slot = span->slot, .row_idx = row_idx - 1};
+            cmi_sampled_span *sampled = &engine->sampled[n_sampled++];
+            sampled->slot = span->slot;
+            sampled->n_rows = 1 + span->n_drafts;
+            sampled->row_idx = row_idx - sampled->n_rows;
         }
     }
-    cmi_engine_sample_rows(engine, n_rows);
-    for (uint32_t i = 0; i < n_rows; i++) {
-        if (engine->slots[engine->rows[i].slot].reason != CMI_FINISH_NONE) {
-            engine->ended[n_ended++] = engine->rows[i].slot;
+    cmi_engine_sample_spans(engine, n_sampled);
+    for (uint32_t i = 0; i < n_sampled; i++) {
+        if (engine->slots[engine->sampled[i].slot].reason != CMI_FINISH_NONE) {
+            engine->ended[n_ended++] = engine->sampled[i].slot;
         }
     }
     return n_ended;
+}
+
+/* What the scheduler wants to know of each span. */
+static void tell_outcomes(cmi_engine *engine, const cmi_scheduler_plan *plan)
+{
+    uint32_t n_sampled = 0;
+    for (uint32_t i = 0; i < plan->n_spans; i++) {
+        if (plan->spans[i].samples) {
+            engine->outcomes[i] =
+                (cmi_scheduler_outcome){.n_new = engine->sampled[n_sampled++].n_new,
+                                        .n_drafts = engine->slots[plan->spans[i].slot].n_drafts};
+        }
+    }
+    cmi_scheduler_step_done(engine->scheduler, engine->outcomes);
 }
 
 static void count(cmi_engine *engine, const cmi_scheduler_plan *plan)
@@ -214,7 +236,10 @@ static void step(cmi_engine *engine)
     run_batch(engine, &plan);
     count(engine, &plan);
     uint32_t n_ended = sample(engine, &plan);
-    cmi_scheduler_step_done(engine->scheduler);
+    if (engine->max_drafts > 0) {
+        cmi_engine_speculate(engine, &plan);
+    }
+    tell_outcomes(engine, &plan);
     end_requests(engine, n_ended);
 }
 

@@ -1,7 +1,10 @@
 /* engine/engine_sample.c - from the hidden states of a step to tokens and events.
  *
- * Rows are sampled on the team, a row a task; what a row gives depends on its logits and its
- * request only. Events go out in the order of the rows. */
+ * Spans are sampled on the team, one a task; what a span gives depends on its logits and its
+ * request only. Events go out in the order of the spans.
+ *
+ * A draft is right when it is the token that the model's own logits and the request's noise give at
+ * its position, so the output is the same with and without drafts. */
 #include <math.h>
 
 #include "engine/engine_internal.h"
@@ -77,31 +80,16 @@ void cmi_engine_push_prompt_logprobs(cmi_engine *engine, const cmi_scheduler_spa
 /* ---- tokens ------------------------------------------------------------------------------------
  */
 
-typedef struct sample_job {
-    cmi_engine *engine;
-    cmi_sampled_row *rows;
-    const float *logits;
-} sample_job;
-
-static void sample_row(void *arg, uint32_t task, uint32_t worker)
+cmi_sample cmi_engine_sample_of(const cmi_engine_slot *slot, const float *logits, uint32_t n_ahead)
 {
-    const sample_job *job = arg;
-    const cmi_instance *in = job->engine->instance;
-    cmi_sampled_row *row = &job->rows[task];
-    const cmi_engine_slot *slot = &job->engine->slots[row->slot];
-    const float *logits = job->logits + (size_t)task * in->config.vocab_size;
-    cmi_sample sample = {.request = slot->request,
-                         .logits = logits,
-                         .position = slot->request->n_prompt_tokens + (uint64_t)slot->n_output,
-                         .output = slot->output,
-                         .n_output = slot->n_output,
-                         .banned = slot->end_tokens,
-                         .n_banned =
-                             slot->n_output < slot->request->min_tokens ? slot->n_end_tokens : 0};
-    row->event.token_id = cmi_sampler_sample(&job->engine->samplers[worker], &sample);
-    if ((slot->request->flags & CMI_REQUEST_LOGPROBS) != 0) {
-        add_logprobs(in, slot->request, &row->event, logits);
-    }
+    uint32_t n_output = slot->n_output + n_ahead;
+    return (cmi_sample){.request = slot->request,
+                        .logits = logits,
+                        .position = slot->request->n_prompt_tokens + (uint64_t)n_output,
+                        .output = slot->output,
+                        .n_output = n_output,
+                        .banned = slot->end_tokens,
+                        .n_banned = n_output < slot->request->min_tokens ? slot->n_end_tokens : 0};
 }
 
 static bool ends_request(const cmi_engine_slot *slot, uint32_t token_id)
@@ -114,18 +102,56 @@ static bool ends_request(const cmi_engine_slot *slot, uint32_t token_id)
     return false;
 }
 
-/* Takes the token into the output and sends it. */
-static void accept_row(cmi_engine *engine, cmi_sampled_row *row)
+typedef struct sample_job {
+    cmi_engine *engine;
+    cmi_sampled_span *spans;
+    const float *logits; /* of all rows of the spans */
+} sample_job;
+
+static const float *span_logits(const sample_job *job, uint32_t span)
 {
-    cmi_engine_slot *slot = &engine->slots[row->slot];
-    cmi_event *event = &row->event;
-    event->index = slot->n_output;
+    size_t row = 0;
+    for (uint32_t i = 0; i < span; i++) {
+        row += job->spans[i].n_rows;
+    }
+    return job->logits + row * job->engine->instance->config.vocab_size;
+}
+
+/* A token of each row, as long as the row's own token is right; all of them into the output, which
+ * later rows are sampled behind. */
+static void sample_span(void *arg, uint32_t task, uint32_t worker)
+{
+    const sample_job *job = arg;
+    const cmi_instance *in = job->engine->instance;
+    cmi_sampled_span *span = &job->spans[task];
+    cmi_engine_slot *slot = &job->engine->slots[span->slot];
+    const float *logits = span_logits(job, task);
+    for (uint32_t row = 0;; row++) {
+        cmi_sample sample = cmi_engine_sample_of(slot, logits, row);
+        cmi_event *event = &span->events[row];
+        event->token_id = cmi_sampler_sample(&job->engine->samplers[worker], &sample);
+        if ((slot->request->flags & CMI_REQUEST_LOGPROBS) != 0) {
+            add_logprobs(in, slot->request, event, logits);
+        }
+        slot->output[slot->n_output + row] = event->token_id;
+        span->n_new = row + 1;
+        if (span->n_new == span->n_rows || event->token_id != slot->drafts[row] ||
+            ends_request(slot, event->token_id)) {
+            return;
+        }
+        logits += in->config.vocab_size;
+    }
+}
+
+/* Takes a token into account and sends it. */
+static void accept_token(cmi_engine *engine, cmi_engine_slot *slot, cmi_event *event)
+{
+    event->index = slot->n_output++;
     event->now_ns = cmi_clock_monotonic_ns();
-    if (slot->n_output == 0) {
+    if (event->index == 0) {
         slot->first_token_ns = event->now_ns;
     }
     event->first_token_ns = slot->first_token_ns;
-    slot->output[slot->n_output++] = event->token_id;
     engine->counts.n_generation_tokens++;
     if (ends_request(slot, event->token_id)) {
         slot->reason = CMI_FINISH_STOP;
@@ -138,32 +164,60 @@ static void accept_row(cmi_engine *engine, cmi_sampled_row *row)
     (void)cmi_event_ring_push(&engine->ring, event);
 }
 
-/* The hidden states of some rows, side by side as the head wants them. */
-static void gather_hidden(cmi_engine *engine, const cmi_sampled_row *rows, uint32_t n)
+static void count_drafts(cmi_engine *engine, cmi_engine_slot *slot, const cmi_sampled_span *span)
+{
+    uint32_t n_tried = span->n_rows - 1, n_right = span->n_new - 1;
+    engine->counts.n_drafts += n_tried > 0 ? 1 : 0;
+    engine->counts.n_draft_tokens += n_tried;
+    engine->counts.n_accepted_tokens += n_right;
+    for (uint32_t i = 0; i < n_right; i++) {
+        engine->counts.n_accepted_at[i]++;
+    }
+    slot->n_tried += n_tried;
+    slot->n_right += n_right;
+}
+
+/* The hidden states of some spans' rows, side by side as the head wants them. */
+static void gather_hidden(cmi_engine *engine, const cmi_sampled_span *spans, uint32_t n)
 {
     const size_t width = engine->instance->config.hidden_size;
     const float *hidden = cmi_forward_hidden(engine->instance->forward);
+    float *to = engine->hidden;
     for (uint32_t i = 0; i < n; i++) {
-        memcpy(engine->hidden + i * width, hidden + rows[i].row_idx * width,
-               width * sizeof *hidden);
+        memcpy(to, hidden + spans[i].row_idx * width, spans[i].n_rows * width * sizeof *to);
+        to += spans[i].n_rows * width;
     }
 }
 
-void cmi_engine_sample_rows(cmi_engine *engine, uint32_t n_rows)
+/* As many of the spans as one call of the head takes. Returns how many. */
+static uint32_t sample_some(cmi_engine *engine, cmi_sampled_span *spans, uint32_t n_left)
 {
     cmi_instance *in = engine->instance;
-    for (uint32_t begin = 0; begin < n_rows; begin += CMI_FORWARD_MAX_HEAD_ROWS) {
-        cmi_sampled_row *rows = engine->rows + begin;
-        uint32_t n = CMI_MIN(n_rows - begin, (uint32_t)CMI_FORWARD_MAX_HEAD_ROWS);
-        for (uint32_t i = 0; i < n; i++) {
-            rows[i].event = cmi_engine_event(engine, rows[i].slot, CMI_EVENT_TOKEN);
+    uint32_t n = 0, n_rows = 0;
+    for (; n < n_left && n_rows + spans[n].n_rows <= CMI_FORWARD_MAX_HEAD_ROWS; n++) {
+        cmi_event event = cmi_engine_event(engine, spans[n].slot, CMI_EVENT_TOKEN);
+        for (uint32_t i = 0; i < spans[n].n_rows; i++) {
+            spans[n].events[i] = event;
         }
-        gather_hidden(engine, rows, n);
-        cmi_forward_logits(in->forward, engine->hidden, n, in->logits);
-        sample_job job = {engine, rows, in->logits};
-        cmi_team_run(in->team, sample_row, &job, n);
-        for (uint32_t i = 0; i < n; i++) {
-            accept_row(engine, &rows[i]);
+        n_rows += spans[n].n_rows;
+    }
+    gather_hidden(engine, spans, n);
+    cmi_forward_logits(in->forward, engine->hidden, n_rows, in->logits);
+    sample_job job = {engine, spans, in->logits};
+    cmi_team_run(in->team, sample_span, &job, n);
+    for (uint32_t i = 0; i < n; i++) {
+        cmi_engine_slot *slot = &engine->slots[spans[i].slot];
+        count_drafts(engine, slot, &spans[i]);
+        for (uint32_t k = 0; k < spans[i].n_new; k++) {
+            accept_token(engine, slot, &spans[i].events[k]);
         }
+    }
+    return n;
+}
+
+void cmi_engine_sample_spans(cmi_engine *engine, uint32_t n)
+{
+    for (uint32_t begin = 0; begin < n;) {
+        begin += sample_some(engine, engine->sampled + begin, n - begin);
     }
 }

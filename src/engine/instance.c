@@ -28,8 +28,9 @@ static cmi_forward_options forward_options(cmi_instance *in, const cmi_kv_layout
                                  .team = in->team,
                                  .kv_layout = *layout,
                                  .kv_base = in->kv_pool.base,
-                                 .max_rows = in->max_num_batched_tokens,
-                                 .max_decode_rows = in->max_decode_rows,
+                                 .max_rows = in->max_step_rows,
+                                 .max_decode_rows = in->max_decode_rows + in->max_step_rows -
+                                                    in->max_num_batched_tokens,
                                  .max_positions = in->max_model_len};
 }
 
@@ -52,7 +53,7 @@ static size_t logits_bytes(const cmi_instance *in)
 
 static size_t mtp_hidden_bytes(const cmi_instance *in)
 {
-    return (size_t)in->max_num_batched_tokens * in->config.hidden_size * sizeof(float);
+    return (size_t)in->max_step_rows * in->config.hidden_size * sizeof(float);
 }
 
 static uint64_t new_weights_bytes(const cmi_instance *in, const cmi_instance_options *opt)
@@ -199,12 +200,23 @@ static cmi_status open_team(cmi_instance *in, const cmi_instance_options *opt, c
     return cmi_team_create_on(&in->team, n_threads, in->topology, err);
 }
 
+/* Rows of a step, once the config is known. */
+static void choose_rows(cmi_instance *in, const cmi_instance_options *opt)
+{
+    bool with_mtp = opt->with_mtp && in->config.num_nextn_predict_layers > 0;
+    in->max_drafts = with_mtp ? opt->max_drafts : 0;
+    in->max_decode_rows = in->max_num_seqs * (1 + in->max_drafts) + CMI_SPARE_DECODE_ROWS;
+    in->max_decode_rows = CMI_MIN(in->max_decode_rows, in->max_num_batched_tokens);
+    in->max_step_rows = in->max_num_batched_tokens + (in->max_drafts > 0 ? in->max_num_seqs : 0);
+}
+
 static cmi_status open_parts(cmi_instance *in, const cmi_instance_options *opt, cmi_error *err)
 {
     cmi_status st = load_config(in, opt, err);
     if (st != CMI_OK) {
         return st;
     }
+    choose_rows(in, opt);
     st = choose_types(in, opt, err);
     if (st != CMI_OK) {
         return st;
@@ -250,8 +262,6 @@ cmi_status cmi_instance_open(cmi_instance **instance_out, const cmi_instance_opt
                                      : CMI_DEFAULT_MAX_NUM_BATCHED_TOKENS;
     in->max_num_seqs = opt->max_num_seqs > 0 ? opt->max_num_seqs : 1;
     in->max_num_seqs = CMI_MIN(in->max_num_seqs, in->max_num_batched_tokens);
-    in->max_decode_rows =
-        CMI_MIN(in->max_num_seqs + CMI_SPARE_DECODE_ROWS, in->max_num_batched_tokens);
     choose_kernels(in, opt->isa);
     cmi_status st = open_parts(in, opt, err);
     if (st != CMI_OK) {

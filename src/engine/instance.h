@@ -39,6 +39,7 @@ typedef struct cmi_instance_options {
      * of the memory that weights and scratch leave, and at least one sequence's. */
     uint64_t n_kv_tokens;
     bool with_mtp;         /* load the MTP layer if there is one */
+    uint32_t max_drafts;   /* of it for each sequence in a step; needs with_mtp; 0: none */
     const char *share_dir; /* share the weights there with other processes; NULL: own memory */
     /* Not NULL: random weights of this shape and seed instead of files; model_dir is then only what
      * errors call it. */
@@ -67,6 +68,8 @@ typedef struct cmi_instance {
     uint32_t max_num_batched_tokens;
     uint32_t max_num_seqs;
     uint32_t max_decode_rows; /* of a step; >= max_num_seqs */
+    uint32_t max_drafts;      /* 0 without the MTP layer */
+    uint32_t max_step_rows;   /* of a pass: a prompt's end adds a row to the MTP layer's */
     cmi_kernels kernels;
     cmi_topology *topology; /* NULL: placement is off */
     cmi_team *team;
@@ -74,7 +77,7 @@ typedef struct cmi_instance {
     cmi_kv_pool kv_pool;
     cmi_forward *forward;
     float *logits;     /* [CMI_FORWARD_MAX_HEAD_ROWS][vocab_size] */
-    float *mtp_hidden; /* [max_num_batched_tokens][hidden_size], input of an MTP pass; NULL without
+    float *mtp_hidden; /* [max_step_rows][hidden_size], input of an MTP pass; NULL without
                           the MTP layer */
     uint32_t n_kv_pages;
     uint64_t kv_bytes;

@@ -114,18 +114,24 @@ static void release_pages(cmi_scheduler *s, cmi_scheduler_slot *slot)
     s->n_free_pages += slot->n_pages;
     slot->n_pages = 0;
     slot->n_stored = 0;
+    slot->n_drafts = 0;
 }
 
 /* ---- what happened -----------------------------------------------------------------------------
  */
 
-void cmi_scheduler_arrive(cmi_scheduler *s, uint32_t slot, uint32_t n_prompt, int32_t priority)
+void cmi_scheduler_arrive(cmi_scheduler *s, uint32_t slot, uint32_t n_prompt, uint32_t n_total,
+                          int32_t priority)
 {
     cmi_scheduler_slot *new = &s->slots[slot];
     cmi_request_state state = new->state;
-    assert(slot < s->opt.n_slots && n_prompt >= 1);
-    *new = (cmi_scheduler_slot){
-        .state = state, .priority = priority, .order = s->n_arrived++, .n_prompt = n_prompt};
+    assert(slot < s->opt.n_slots && n_prompt >= 1 && n_prompt < n_total);
+    assert(pages_for(s, n_total) <= s->opt.n_pages);
+    *new = (cmi_scheduler_slot){.state = state,
+                                .priority = priority,
+                                .order = s->n_arrived++,
+                                .n_prompt = n_prompt,
+                                .n_total = n_total};
     move_on(new, CMI_REQUEST_ARRIVE);
     insert(s, &s->waiting, slot);
 }
@@ -139,13 +145,19 @@ void cmi_scheduler_finish(cmi_scheduler *s, uint32_t slot)
     release_pages(s, ended);
 }
 
-void cmi_scheduler_step_done(cmi_scheduler *s)
+void cmi_scheduler_step_done(cmi_scheduler *s, const cmi_scheduler_outcome *outcomes)
 {
     for (uint32_t i = 0; i < s->n_spans; i++) {
         const cmi_scheduler_span *span = &s->spans[i];
         cmi_scheduler_slot *slot = &s->slots[span->slot];
-        slot->n_stored += span->n_rows;
-        slot->n_generated += span->samples ? 1 : 0;
+        slot->n_stored += span->n_rows - span->n_drafts;
+        if (span->samples) {
+            assert(outcomes[i].n_new >= 1 && outcomes[i].n_new <= 1 + span->n_drafts);
+            assert(outcomes[i].n_drafts <= s->opt.max_drafts);
+            slot->n_stored += outcomes[i].n_new - 1;
+            slot->n_generated += outcomes[i].n_new;
+            slot->n_drafts = outcomes[i].n_drafts;
+        }
         if (slot->state == CMI_REQUEST_PREFILL && slot->n_stored == slot->n_prompt) {
             move_on(slot, CMI_REQUEST_PROMPT_DONE);
         }
@@ -167,10 +179,17 @@ static uint32_t preempt_last(cmi_scheduler *s)
     return slot;
 }
 
+/* Pages of a sequence whose positions below n_tokens are stored, with those of drafts. */
+static uint32_t pages_with_drafts(const cmi_scheduler *s, const cmi_scheduler_slot *seq,
+                                  uint32_t n_tokens)
+{
+    return pages_for(s, CMI_MIN(n_tokens + s->opt.max_drafts, seq->n_total));
+}
+
 /* Makes the sequence hold pages for n_tokens. False: it was itself the last in order. */
 static bool hold_pages(cmi_scheduler *s, uint32_t slot, uint32_t n_tokens)
 {
-    uint32_t n = pages_for(s, n_tokens);
+    uint32_t n = pages_with_drafts(s, &s->slots[slot], n_tokens);
     while (n > s->slots[slot].n_pages && n - s->slots[slot].n_pages > s->n_free_pages) {
         if (preempt_last(s) == slot) {
             return false;
@@ -189,22 +208,30 @@ static uint32_t n_known(const cmi_scheduler_slot *slot)
     return slot->n_prompt + slot->n_generated;
 }
 
-static void add_span(cmi_scheduler *s, uint32_t slot, uint32_t n_rows, bool is_prefill)
+static void add_span(cmi_scheduler *s, uint32_t slot, uint32_t n_rows, uint32_t n_drafts,
+                     bool is_prefill)
 {
     const cmi_scheduler_slot *seq = &s->slots[slot];
     s->spans[s->n_spans++] =
         (cmi_scheduler_span){.slot = slot,
                              .position = seq->n_stored,
-                             .n_rows = n_rows,
+                             .n_rows = n_rows + n_drafts,
+                             .n_drafts = n_drafts,
                              .n_pages = seq->n_pages,
                              .is_prefill = is_prefill,
                              .samples = seq->n_stored + n_rows == n_known(seq)};
-    s->n_rows += n_rows;
-    s->n_decode_rows += is_prefill ? 0 : n_rows;
+    s->n_rows += n_rows + n_drafts;
+    s->n_decode_rows += is_prefill ? 0 : n_rows + n_drafts;
+}
+
+/* Drafts that may run behind the last known token: none whose token could not be used. */
+static uint32_t usable_drafts(const cmi_scheduler_slot *seq)
+{
+    return CMI_MIN(seq->n_drafts, seq->n_total - 1 - n_known(seq));
 }
 
 /* One row for every sequence that decodes is always there: max_decode_rows >= max_num_seqs. Known
- * tokens share what is left. */
+ * tokens and drafts share what is left. */
 static void plan_decode(cmi_scheduler *s)
 {
     uint32_t n_decoding = 0;
@@ -220,11 +247,13 @@ static void plan_decode(cmi_scheduler *s)
         }
         uint32_t more = CMI_MIN(n_known(seq) - seq->n_stored, s->opt.max_span_rows) - 1;
         more = CMI_MIN(more, spare);
-        if (!hold_pages(s, slot, seq->n_stored + 1 + more)) {
+        bool samples = seq->n_stored + 1 + more == n_known(seq);
+        uint32_t n_drafts = samples ? CMI_MIN(usable_drafts(seq), spare - more) : 0;
+        if (!hold_pages(s, slot, seq->n_stored + 1 + more + n_drafts)) {
             return;
         }
-        spare -= more;
-        add_span(s, slot, 1 + more, false);
+        spare -= more + n_drafts;
+        add_span(s, slot, 1 + more, n_drafts, false);
     }
 }
 
@@ -233,7 +262,7 @@ static bool admit(cmi_scheduler *s, uint32_t n_decoding)
 {
     uint32_t slot = s->waiting.slots[0];
     cmi_scheduler_slot *seq = &s->slots[slot];
-    uint32_t n_pages = pages_for(s, n_known(seq));
+    uint32_t n_pages = pages_with_drafts(s, seq, n_known(seq));
     uint32_t n_kept = s->running.n == 0 ? 0 : n_decoding; /* for those who will want one soon */
     if (s->running.n == s->opt.max_num_seqs || n_pages + n_kept > s->n_free_pages) {
         return false;
@@ -261,7 +290,7 @@ static void plan_prefill(cmi_scheduler *s)
         const cmi_scheduler_slot *seq = &s->slots[slot];
         if (seq->state == CMI_REQUEST_PREFILL) {
             uint32_t n = CMI_MIN(seq->n_prompt - seq->n_stored, budget);
-            add_span(s, slot, n, true);
+            add_span(s, slot, n, 0, true);
             budget -= n;
         }
     }

@@ -25,7 +25,8 @@ typedef struct answer {
 typedef struct run_options {
     uint32_t n_threads, max_num_seqs, chunk, max_prefill_rows;
     uint64_t n_kv_tokens; /* 0: plenty */
-    bool backwards;       /* the order in which requests come */
+    uint32_t max_drafts;
+    bool backwards; /* the order in which requests come */
     bool must_preempt;
 } run_options;
 
@@ -112,10 +113,13 @@ static answer *run(const run_options *opt)
                                     .max_num_batched_tokens = opt->chunk,
                                     .max_num_seqs = opt->max_num_seqs,
                                     .n_kv_tokens = opt->n_kv_tokens,
+                                    .with_mtp = opt->max_drafts > 0,
+                                    .max_drafts = opt->max_drafts,
                                     .max_model_len = 256};
     cmi_instance *in;
     cmi_engine *engine;
-    cmi_engine_options engine_options = {.max_prefill_rows = opt->max_prefill_rows};
+    cmi_engine_options engine_options = {.max_prefill_rows = opt->max_prefill_rows,
+                                         .max_drafts = opt->max_drafts};
     assert_int_equal(cmi_instance_open(&in, &options, &err), CMI_OK);
     assert_int_equal(cmi_engine_start(&engine, in, &engine_options, &err), CMI_OK);
     answer *answers = cmi_alloc(MAX_REQUESTS, sizeof *answers);
@@ -132,6 +136,11 @@ static answer *run(const run_options *opt)
     assert_int_equal(stats.n_kv_pages_used, 0);
     assert_int_equal(stats.n_running + stats.n_waiting, 0);
     assert_true(!opt->must_preempt || stats.n_preemptions > 0);
+    assert_int_equal(stats.n_draft_tokens > 0, opt->max_drafts > 0);
+    assert_true(stats.n_accepted_tokens <= stats.n_draft_tokens);
+    print_message("%u drafts at most: %llu steps, %llu of %llu drafts right\n", opt->max_drafts,
+                  (unsigned long long)stats.n_steps, (unsigned long long)stats.n_accepted_tokens,
+                  (unsigned long long)stats.n_draft_tokens);
     cmi_engine_stop(engine);
     cmi_instance_close(in);
     return answers;
@@ -151,6 +160,14 @@ static void answers_do_not_depend_on_company(void **state)
          .n_kv_tokens = 512,
          .must_preempt = true},
         {.n_threads = 2, .max_num_seqs = 8, .chunk = 16, .n_kv_tokens = 256, .backwards = true},
+        {.n_threads = 1, .max_num_seqs = 1, .chunk = 512, .max_drafts = 1},
+        {.n_threads = 2, .max_num_seqs = 40, .chunk = 256, .max_drafts = 2},
+        {.n_threads = 2,
+         .max_num_seqs = 20,
+         .chunk = 30,
+         .max_drafts = 3,
+         .n_kv_tokens = 512,
+         .must_preempt = true},
     };
     answer *want = run(&alone);
     for (uint32_t v = 0; v < CMI_LEN(variants); v++) {

@@ -14,7 +14,7 @@ enum { N_SLOTS = 24, PAGE = 4, N_SEEDS = 4000, MAX_STEPS = 20000 };
 typedef struct model_request {
     bool is_alive;
     uint32_t n_prompt, n_output; /* to generate */
-    uint32_t n_generated, n_stored, n_pages;
+    uint32_t n_generated, n_stored, n_pages, n_drafts;
     int32_t priority;
     uint64_t order;
 } model_request;
@@ -41,6 +41,7 @@ static void draw_options(model *m)
     o->max_rows = o->max_decode_rows + draw(m, 20);
     o->max_prefill_rows = 1 + draw(m, o->max_rows);
     o->max_span_rows = 1 + draw(m, 8);
+    o->max_drafts = draw(m, 4);
     o->page_tokens = PAGE;
     o->n_pages = 8 + draw(m, 40);
 }
@@ -57,7 +58,7 @@ static void arrive(model *m)
     r->n_prompt = 1 + draw(m, n_max - 1);
     r->n_output = 1 + draw(m, n_max - r->n_prompt);
     r->order = m->n_arrived++;
-    cmi_scheduler_arrive(m->s, slot, r->n_prompt, r->priority);
+    cmi_scheduler_arrive(m->s, slot, r->n_prompt, r->n_prompt + r->n_output, r->priority);
     m->n_to_come--;
 }
 
@@ -90,11 +91,16 @@ static void check_span(model *m, const cmi_scheduler_span *span)
     assert_true(r->is_alive && span->n_rows >= 1);
     assert_int_equal(span->position, r->n_stored);
     assert_int_equal(span->is_prefill, r->n_stored < r->n_prompt);
-    uint32_t end = span->position + span->n_rows;
+    uint32_t end = span->position + span->n_rows - span->n_drafts;
+    assert_true(span->n_drafts <= r->n_drafts && span->n_drafts < span->n_rows);
+    assert_true(span->n_drafts == 0 || span->samples);
+    assert_true(end + span->n_drafts < r->n_prompt + r->n_output);
+    assert_true(span->n_pages * PAGE >=
+                CMI_MIN(end + span->n_drafts + m->opt.max_drafts, r->n_prompt + r->n_output));
     assert_true(end <= (span->is_prefill ? r->n_prompt : n_known));
     assert_int_equal(span->samples, end == n_known);
     assert_true(span->n_pages * PAGE >= end && span->n_pages >= r->n_pages);
-    assert_true(span->is_prefill || span->n_rows <= m->opt.max_span_rows);
+    assert_true(span->is_prefill || span->n_rows - span->n_drafts <= m->opt.max_span_rows);
     r->n_pages = span->n_pages;
 }
 
@@ -105,7 +111,7 @@ static void check_plan(model *m, const cmi_scheduler_plan *plan)
     for (uint32_t i = 0; i < plan->n_preempted; i++) {
         model_request *r = &m->requests[plan->preempted[i]];
         assert_true(r->is_alive && !is_first(m, plan->preempted[i]));
-        r->n_pages = r->n_stored = 0;
+        r->n_pages = r->n_stored = r->n_drafts = 0;
     }
     for (uint32_t i = 0; i < plan->n_spans; i++) {
         const cmi_scheduler_span *span = &plan->spans[i];
@@ -139,16 +145,23 @@ static void finish(model *m, uint32_t slot)
 static void apply(model *m, const cmi_scheduler_plan *plan)
 {
     uint32_t ended[N_SLOTS], n_ended = 0;
+    cmi_scheduler_outcome outcomes[N_SLOTS];
     for (uint32_t i = 0; i < plan->n_spans; i++) {
         const cmi_scheduler_span *span = &plan->spans[i];
         model_request *r = &m->requests[span->slot];
-        r->n_stored += span->n_rows;
-        r->n_generated += span->samples ? 1 : 0;
+        r->n_stored += span->n_rows - span->n_drafts;
+        if (span->samples) {
+            outcomes[i].n_new = 1 + draw(m, span->n_drafts + 1);
+            outcomes[i].n_drafts = draw(m, m->opt.max_drafts + 1);
+            r->n_stored += outcomes[i].n_new - 1;
+            r->n_generated += outcomes[i].n_new;
+            r->n_drafts = outcomes[i].n_drafts;
+        }
         if (r->n_generated == r->n_output) {
             ended[n_ended++] = span->slot;
         }
     }
-    cmi_scheduler_step_done(m->s);
+    cmi_scheduler_step_done(m->s, outcomes);
     for (uint32_t i = 0; i < n_ended; i++) {
         finish(m, ended[i]);
     }
@@ -215,6 +228,8 @@ static void only_the_drawn_transitions_exist(void **state)
     }
 }
 
+static const cmi_scheduler_outcome one_token_each[] = {{1, 0}, {1, 0}, {1, 0}, {1, 0}};
+
 static cmi_scheduler *small(void **memory_out, uint32_t max_num_seqs, uint32_t n_pages)
 {
     cmi_scheduler_options opt = {.n_slots = 8,
@@ -236,22 +251,22 @@ static void prompts_are_chunked_and_yield_to_those_that_decode(void **state)
     void *memory;
     cmi_scheduler *s = small(&memory, 4, 100);
     cmi_scheduler_plan plan;
-    cmi_scheduler_arrive(s, 0, 20, 0);
+    cmi_scheduler_arrive(s, 0, 20, 60, 0);
     assert_true(cmi_scheduler_plan_step(s, &plan));
     assert_int_equal(plan.spans[0].n_rows, 16);
     assert_false(plan.spans[0].samples);
-    cmi_scheduler_step_done(s);
+    cmi_scheduler_step_done(s, one_token_each);
     assert_true(cmi_scheduler_plan_step(s, &plan));
     assert_int_equal(plan.spans[0].n_rows, 4);
     assert_true(plan.spans[0].samples);
-    cmi_scheduler_step_done(s);
-    cmi_scheduler_arrive(s, 1, 20, 0);
+    cmi_scheduler_step_done(s, one_token_each);
+    cmi_scheduler_arrive(s, 1, 20, 60, 0);
     assert_true(cmi_scheduler_plan_step(s, &plan));
     assert_int_equal(plan.n_spans, 2);
     assert_int_equal(plan.spans[0].slot, 0);
     assert_int_equal(plan.spans[0].n_rows, 1);
     assert_int_equal(plan.spans[1].n_rows, 4);
-    cmi_scheduler_step_done(s);
+    cmi_scheduler_step_done(s, one_token_each);
     cmi_free(memory);
 }
 
@@ -262,12 +277,12 @@ static void the_younger_is_preempted_and_replays(void **state)
     void *memory;
     cmi_scheduler *s = small(&memory, 2, 5);
     cmi_scheduler_plan plan;
-    cmi_scheduler_arrive(s, 0, 7, 0);
-    cmi_scheduler_arrive(s, 1, 6, 0);
+    cmi_scheduler_arrive(s, 0, 7, 20, 0);
+    cmi_scheduler_arrive(s, 1, 6, 20, 0);
     uint32_t n_steps = 0;
     do {
         assert_true(cmi_scheduler_plan_step(s, &plan));
-        cmi_scheduler_step_done(s);
+        cmi_scheduler_step_done(s, one_token_each);
     } while (plan.n_preempted == 0 && ++n_steps < 20);
     assert_int_equal(plan.n_preempted, 1);
     assert_int_equal(plan.preempted[0], 1);
@@ -279,12 +294,12 @@ static void the_younger_is_preempted_and_replays(void **state)
     assert_true(cmi_scheduler_plan_step(s, &plan)); /* its prompt */
     assert_true(plan.spans[0].is_prefill && !plan.spans[0].samples);
     assert_int_equal(plan.spans[0].n_rows, 6);
-    cmi_scheduler_step_done(s);
+    cmi_scheduler_step_done(s, one_token_each);
     assert_true(cmi_scheduler_plan_step(s, &plan)); /* what it had generated, together */
     assert_false(plan.spans[0].is_prefill);
     assert_int_equal(plan.spans[0].position, 6);
     assert_int_equal(plan.spans[0].n_rows, CMI_MIN(n_generated, 4u));
-    cmi_scheduler_step_done(s);
+    cmi_scheduler_step_done(s, one_token_each);
     cmi_free(memory);
 }
 

@@ -1,0 +1,228 @@
+/* engine/engine_speculate.c - drafts of the MTP layer (paper section 4.2.4, DeepSeek-V3 2.2).
+ *
+ * The MTP layer's row of (hidden state at position i, token i+1) has slot i+1, and predicts token
+ * i+2. After a step its KV is brought up to all tokens that are known: prompt positions through the
+ * prefill path, generated ones through decode, all sequences in one pass. The row of the last token
+ * gives a draft of the next one; with more than one draft the layer runs again on its own result.
+ *
+ * A draft is sampled like the token that it guesses, with the same noise, so that at temperatures
+ * above 0 it is right more often than the likeliest token would be. What a draft is can change how
+ * many steps an answer takes, never the answer.
+ *
+ * A request whose drafts are seldom right is not drafted for any more, and neither are new ones
+ * while that holds for the latest, but for one in PROBE_EVERY. */
+#include <string.h>
+
+#include "engine/engine_internal.h"
+
+enum { TRIED_ENOUGH = 16, PROBE_EVERY = 16 };
+
+/* Below it a verification row and the layer's own pass cost more than they bring. */
+static const double right_share_min = 0.3;
+
+bool cmi_engine_starts_drafting(cmi_engine *engine)
+{
+    const cmi_engine_stats *c = &engine->counts;
+    if (engine->max_drafts == 0) {
+        return false;
+    }
+    bool pays = c->n_drafts < TRIED_ENOUGH ||
+                (double)c->n_accepted_at[0] >= right_share_min * (double)c->n_drafts;
+    return pays || engine->n_started++ % PROBE_EVERY == 0;
+}
+
+static bool goes_on(const cmi_engine_slot *slot)
+{
+    return slot->is_drafting && slot->reason == CMI_FINISH_NONE;
+}
+
+/* Gives up on a request. Its MTP layer's KV falls behind, so there is no way back. */
+static void judge(cmi_engine_slot *slot)
+{
+    if (slot->n_tried >= TRIED_ENOUGH &&
+        (double)slot->n_right < right_share_min * (double)slot->n_tried) {
+        slot->is_drafting = false;
+    }
+}
+
+/* Rows of the pass so far. */
+typedef struct mtp_pass {
+    cmi_engine *engine;
+    cmi_batch batch;
+    uint32_t n_drafted; /* in mtp_slots and mtp_rows */
+} mtp_pass;
+
+static void add_row(mtp_pass *pass, const float *hidden, uint32_t token_id)
+{
+    cmi_engine *engine = pass->engine;
+    const size_t width = engine->instance->config.hidden_size;
+    memcpy(engine->instance->mtp_hidden + pass->batch.n_rows * width, hidden,
+           width * sizeof *hidden);
+    engine->token_ids[pass->batch.n_rows++] = token_id;
+}
+
+static void add_span(mtp_pass *pass, const cmi_engine_slot *slot, uint32_t position,
+                     uint32_t n_rows, bool is_prefill)
+{
+    pass->engine->mtp_spans[pass->batch.n_spans++] =
+        (cmi_batch_span){.page_ids = slot->seat->page_ids,
+                         .row_idx = pass->batch.n_rows - n_rows,
+                         .n_rows = n_rows,
+                         .position = position,
+                         .is_prefill = is_prefill};
+}
+
+/* Generated tokens: slots begin + 1 .. end of rows whose hidden states are at hidden. The last row
+ * drafts if its token is the last one known. */
+static void add_generated(mtp_pass *pass, uint32_t slot_idx, const float *hidden, uint32_t begin,
+                          uint32_t end)
+{
+    cmi_engine *engine = pass->engine;
+    const cmi_engine_slot *slot = &engine->slots[slot_idx];
+    const uint32_t n_prompt = slot->request->n_prompt_tokens;
+    const size_t width = engine->instance->config.hidden_size;
+    for (uint32_t position = begin; position < end; position++) {
+        add_row(pass, hidden + (position - begin) * width, slot->output[position + 1 - n_prompt]);
+    }
+    add_span(pass, slot, begin + 1, end - begin, false);
+    if (end + 1 == n_prompt + slot->n_output) {
+        engine->mtp_slots[pass->n_drafted] = slot_idx;
+        engine->mtp_rows[pass->n_drafted++] = pass->batch.n_rows - 1;
+    }
+}
+
+/* The decode rows of the step, and the row behind a prompt that is complete. Positions begin ..
+ * end - 1 are those whose next token is known. */
+static void add_decode(mtp_pass *pass, const cmi_scheduler_plan *plan)
+{
+    cmi_engine *engine = pass->engine;
+    const size_t width = engine->instance->config.hidden_size;
+    const float *hidden = cmi_forward_hidden(engine->instance->forward);
+    for (uint32_t i = 0; i < plan->n_spans; i++) {
+        const cmi_scheduler_span *span = &plan->spans[i];
+        const cmi_engine_slot *slot = &engine->slots[span->slot];
+        const uint32_t n_prompt = slot->request->n_prompt_tokens;
+        uint32_t begin = span->position, end = span->position + span->n_rows;
+        if (span->is_prefill) {
+            begin = end == n_prompt ? n_prompt - 1 : end;
+        }
+        end = CMI_MIN(end, n_prompt + slot->n_output - 1);
+        if (goes_on(slot) && begin < end) {
+            add_generated(pass, span->slot, hidden + (begin - span->position) * width, begin, end);
+        }
+        hidden += span->n_rows * width;
+    }
+}
+
+/* Prompt tokens: slots position .. of rows whose hidden state is the one before. */
+static void add_prefill(mtp_pass *pass, const cmi_scheduler_plan *plan)
+{
+    cmi_engine *engine = pass->engine;
+    const size_t width = engine->instance->config.hidden_size;
+    const float *hidden = cmi_forward_hidden(engine->instance->forward);
+    for (uint32_t i = 0; i < plan->n_spans; i++) {
+        const cmi_scheduler_span *span = &plan->spans[i];
+        cmi_engine_slot *slot = &engine->slots[span->slot];
+        if (span->is_prefill && goes_on(slot)) {
+            const uint32_t *prompt = cmi_request_prompt(slot->request);
+            uint32_t first = span->position == 0 ? 1 : 0; /* position 0 has none before it */
+            for (uint32_t k = first; k < span->n_rows; k++) {
+                add_row(pass, k == 0 ? slot->seat->hidden : hidden + (k - 1) * width,
+                        prompt[span->position + k]);
+            }
+            if (span->n_rows > first) {
+                add_span(pass, slot, span->position + first, span->n_rows - first, true);
+            }
+            memcpy(slot->seat->hidden, hidden + (span->n_rows - 1) * width, width * sizeof *hidden);
+        }
+        hidden += span->n_rows * width;
+    }
+}
+
+static void run_pass(mtp_pass *pass)
+{
+    cmi_engine *engine = pass->engine;
+    pass->batch.token_ids = engine->token_ids;
+    pass->batch.spans = engine->mtp_spans;
+    pass->batch.mtp_hidden = engine->instance->mtp_hidden;
+    cmi_forward_run(engine->instance->forward, &pass->batch);
+}
+
+/* ---- drafts ------------------------------------------------------------------------------------
+ */
+
+typedef struct draft_job {
+    cmi_engine *engine;
+    const uint32_t *slots;
+    const float *logits;
+} draft_job;
+
+static void draft_row(void *arg, uint32_t task, uint32_t worker)
+{
+    const draft_job *job = arg;
+    cmi_engine_slot *slot = &job->engine->slots[job->slots[task]];
+    const float *logits = job->logits + (size_t)task * job->engine->instance->config.vocab_size;
+    /* Penalties see the output only, without the drafts before: it is a guess anyway. */
+    cmi_sample sample = cmi_engine_sample_of(slot, logits, 0);
+    sample.position += slot->n_drafts;
+    slot->drafts[slot->n_drafts++] = cmi_sampler_sample(&job->engine->samplers[worker], &sample);
+}
+
+/* A draft of each row that is to give one. */
+static void draft_rows(mtp_pass *pass)
+{
+    cmi_engine *engine = pass->engine;
+    cmi_instance *in = engine->instance;
+    const size_t width = in->config.hidden_size;
+    for (uint32_t begin = 0; begin < pass->n_drafted; begin += CMI_FORWARD_MAX_HEAD_ROWS) {
+        uint32_t n = CMI_MIN(pass->n_drafted - begin, (uint32_t)CMI_FORWARD_MAX_HEAD_ROWS);
+        for (uint32_t i = 0; i < n; i++) {
+            memcpy(engine->hidden + i * width,
+                   cmi_forward_hidden(in->forward) + engine->mtp_rows[begin + i] * width,
+                   width * sizeof(float));
+        }
+        cmi_forward_logits(in->forward, engine->hidden, n, in->logits);
+        draft_job job = {engine, engine->mtp_slots + begin, in->logits};
+        cmi_team_run(in->team, draft_row, &job, n);
+    }
+}
+
+/* The layer once more on its own hidden states and drafts. */
+static void extend_drafts(mtp_pass *pass)
+{
+    cmi_engine *engine = pass->engine;
+    const size_t width = engine->instance->config.hidden_size;
+    const float *hidden = cmi_forward_hidden(engine->instance->forward);
+    const uint32_t n = pass->n_drafted;
+    *pass = (mtp_pass){.engine = engine};
+    for (uint32_t i = 0; i < n; i++) {
+        const cmi_engine_slot *slot = &engine->slots[engine->mtp_slots[i]];
+        uint32_t position = slot->request->n_prompt_tokens + slot->n_output + slot->n_drafts - 1;
+        if (position + 1 >= slot->request->n_prompt_tokens + slot->max_output) {
+            continue; /* nothing of it could be used */
+        }
+        add_row(pass, hidden + engine->mtp_rows[i] * width, slot->drafts[slot->n_drafts - 1]);
+        add_span(pass, slot, position, 1, false);
+        engine->mtp_slots[pass->n_drafted] = engine->mtp_slots[i];
+        engine->mtp_rows[pass->n_drafted++] = pass->batch.n_rows - 1;
+    }
+}
+
+void cmi_engine_speculate(cmi_engine *engine, const cmi_scheduler_plan *plan)
+{
+    mtp_pass pass = {.engine = engine};
+    for (uint32_t i = 0; i < plan->n_spans; i++) {
+        cmi_engine_slot *slot = &engine->slots[plan->spans[i].slot];
+        slot->n_drafts = 0;
+        judge(slot);
+    }
+    add_decode(&pass, plan);
+    add_prefill(&pass, plan);
+    for (uint32_t k = 0; k < engine->max_drafts && pass.batch.n_rows > 0; k++) {
+        run_pass(&pass);
+        draft_rows(&pass);
+        if (k + 1 < engine->max_drafts) {
+            extend_drafts(&pass);
+        }
+    }
+}
