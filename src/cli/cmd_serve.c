@@ -26,6 +26,8 @@ typedef struct serve_options {
     uint32_t max_num_seqs;
     uint32_t max_total_tokens;
     uint32_t max_prefill_rows;
+    uint32_t max_drafts;
+    const char *speculative_config;
     uint32_t max_body_mib;
     uint32_t shutdown_timeout_s;
 } serve_options;
@@ -134,10 +136,12 @@ static int serve(const serve_options *opt)
     cmi_status st = start_server(&server, opt, &err);
     if (st == CMI_OK) {
         cmi_engine_options engine = {.max_queued_requests = opt->max_queued,
-                                     .max_prefill_rows = opt->max_prefill_rows};
+                                     .max_prefill_rows = opt->max_prefill_rows,
+                                     .max_drafts = opt->max_drafts};
         cmi_model_options model = opt->model;
         model.max_num_seqs = opt->max_num_seqs;
         model.n_kv_tokens = opt->max_total_tokens;
+        model.max_drafts = opt->max_drafts;
         st = cmi_chat_open(&chat, &model, opt->chat_template, &engine, &err);
     }
     if (st == CMI_OK) {
@@ -159,6 +163,27 @@ static int serve(const serve_options *opt)
     cmi_api_destroy(api);
     cmi_chat_close(&chat);
     return st == CMI_OK ? CMI_EXIT_OK : cmi_cli_fail(&err);
+}
+
+/* vLLM's --speculative-config. */
+static cmi_status read_speculative_config(serve_options *opt, cmi_error *err)
+{
+    if (opt->speculative_config == NULL) {
+        return CMI_OK;
+    }
+    json_t *config = json_loads(opt->speculative_config, 0, NULL);
+    const char *method = json_string_value(json_object_get(config, "method"));
+    const json_t *n = json_object_get(config, "num_speculative_tokens");
+    bool ok = json_is_integer(n) && json_integer_value(n) >= 0 &&
+              json_integer_value(n) <= CMI_MAX_DRAFTS &&
+              (method == NULL || strcmp(method, "mtp") == 0 || strcmp(method, "deepseek_mtp") == 0);
+    opt->max_drafts = ok ? (uint32_t)json_integer_value(n) : 0;
+    json_decref(config);
+    return ok ? CMI_OK
+              : cmi_error_set(err, CMI_ERR_INVALID,
+                              "--speculative-config takes {\"method\": \"mtp\", "
+                              "\"num_speculative_tokens\": 0 to %d}, not %s",
+                              CMI_MAX_DRAFTS, opt->speculative_config);
 }
 
 static void print_help(const cmi_option *own, const cmi_option *model)
@@ -202,6 +227,15 @@ int cmi_cmd_serve(int argc, char **argv)
          "prompt tokens of a step in which others decode; fewer delay them\n"
          "less (default 256)",
          CMI_OPTION_UINT, &opt.max_prefill_rows, 1, 65536},
+        {"num-speculative-tokens|speculative-num-draft-tokens", "N",
+         "tokens that the model's MTP layer guesses ahead, at most; the\n"
+         "answer is the same, and drafts that are seldom right are given\n"
+         "up (default 0: none)",
+         CMI_OPTION_UINT, &opt.max_drafts, 0, CMI_MAX_DRAFTS},
+        {"speculative-config", "JSON",
+         "the same as vLLM says it:\n"
+         "{\"method\": \"mtp\", \"num_speculative_tokens\": N}",
+         CMI_OPTION_TEXT, &opt.speculative_config, 0, 0},
         {"max-body-mib", "N", "largest request body (default 10)", CMI_OPTION_UINT,
          &opt.max_body_mib, 1, 1024},
         {"shutdown-timeout", "SECONDS", "for running requests after SIGTERM (default 0)",
@@ -213,6 +247,10 @@ int cmi_cmd_serve(int argc, char **argv)
     int exit_status;
     if (!cmi_cli_parse(own_table, &opt.model, print_help, argc, argv, &exit_status)) {
         return exit_status;
+    }
+    cmi_error err = {0};
+    if (read_speculative_config(&opt, &err) != CMI_OK) {
+        return cmi_cli_usage(err.text);
     }
     name_model(opt.own_name, sizeof opt.own_name, opt.model.model);
     return serve(&opt);

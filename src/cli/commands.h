@@ -37,6 +37,7 @@ typedef struct cmi_model_options {
     /* Not in the table of every command; 0: the instance's defaults. */
     uint32_t max_num_seqs;
     uint64_t n_kv_tokens;
+    uint32_t max_drafts;
 } cmi_model_options;
 
 /* Prints a command's usage; called with its own options and those above. */

@@ -306,6 +306,7 @@ cmi_status cmi_cli_open_model(cmi_instance **instance_out, cmi_buf *dir_out,
     cmi_instance_options instance = {.max_model_len = opt->max_model_len,
                                      .max_num_seqs = opt->max_num_seqs,
                                      .n_kv_tokens = opt->n_kv_tokens,
-                                     .with_mtp = with_mtp};
+                                     .with_mtp = with_mtp || opt->max_drafts > 0,
+                                     .max_drafts = opt->max_drafts};
     return cmi_cli_open_instance(instance_out, dir_out, &instance, opt, err);
 }

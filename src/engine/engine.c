@@ -280,7 +280,8 @@ void cmi_engine_info_get(const cmi_engine *engine, cmi_engine_info *info_out)
                                   .max_model_len = max_tokens(engine),
                                   .max_queued_requests = engine->max_queued,
                                   .n_kv_pages = instance->kv_pool.n_pages,
-                                  .kv_page_tokens = CMI_KV_PAGE_TOKENS};
+                                  .kv_page_tokens = CMI_KV_PAGE_TOKENS,
+                                  .max_drafts = engine->max_drafts};
 }
 
 void cmi_engine_stats_get(cmi_engine *engine, cmi_engine_stats *stats_out)

@@ -21,6 +21,7 @@ typedef struct cmi_engine_info {
     uint32_t max_queued_requests;
     uint32_t n_kv_pages;
     uint32_t kv_page_tokens;
+    uint32_t max_drafts; /* 0: no speculation */
 } cmi_engine_info;
 
 /* Counters since the start, and gauges. */

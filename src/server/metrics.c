@@ -232,6 +232,23 @@ static void write_engine_value(const cmi_metrics *m, const char *name, const cha
     cmi_buf_printf(out, "} %.17g\n", value); /* %.17g writes integers below 2^53 as integers */
 }
 
+static void write_drafts(const cmi_metrics *m, const cmi_engine_info *info,
+                         const cmi_engine_stats *stats, cmi_buf *out)
+{
+    write_engine_value(m, "vllm:spec_decode_num_drafts_total", "counter",
+                       "Times that drafts were tried.", (double)stats->n_drafts, out);
+    write_engine_value(m, "vllm:spec_decode_num_draft_tokens_total", "counter",
+                       "Draft tokens tried.", (double)stats->n_draft_tokens, out);
+    write_engine_value(m, "vllm:spec_decode_num_accepted_tokens_total", "counter",
+                       "Draft tokens that were right.", (double)stats->n_accepted_tokens, out);
+    static const char NAME[] = "vllm:spec_decode_num_accepted_tokens_per_pos_total";
+    write_head(NAME, "counter", "Draft tokens that were right, by their place.", out);
+    for (uint32_t i = 0; i < info->max_drafts; i++) {
+        write_sample_head(m, NAME, "", out);
+        cmi_buf_printf(out, ",position=\"%" PRIu32 "\"} %" PRIu64 "\n", i, stats->n_accepted_at[i]);
+    }
+}
+
 static void write_engine(const cmi_metrics *m, const cmi_engine_info *info,
                          const cmi_engine_stats *stats, cmi_buf *out)
 {
@@ -250,6 +267,9 @@ static void write_engine(const cmi_metrics *m, const cmi_engine_info *info,
     write_engine_value(m, "vllm:generation_tokens_total", "counter", "Tokens generated.",
                        (double)stats->n_generation_tokens, out);
 
+    if (info->max_drafts > 0) {
+        write_drafts(m, info, stats, out);
+    }
     static const char NAME[] = "vllm:cache_config_info";
     write_head(NAME, "gauge", "The KV cache: pages and tokens a page. Always 1.", out);
     write_sample_head(m, NAME, "", out);
