@@ -9,7 +9,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-packages='libjansson-dev libmicrohttpd-dev libpcre2-dev libedit-dev libhwloc-dev libcmocka-dev'
+packages='libjansson-dev libmicrohttpd-dev libpcre2-dev libedit-dev libhwloc-dev libsodium-dev
+libcmocka-dev'
 sysroot=$PWD/build-arm64/sysroot
 apt=$PWD/build-arm64/apt
 stamp=$sysroot/.installed

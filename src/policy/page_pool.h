@@ -100,8 +100,9 @@ void cmi_page_pool_release(cmi_page_pool *pool, uint64_t owner, uint32_t n, cons
 CMI_NODISCARD cmi_status cmi_page_pool_lease(cmi_page_pool *pool, cmi_page_id id, uint64_t now_ns,
                                              uint64_t for_ns);
 
-/* A peer is done; the page is free if that was the last lease and nobody holds it. After
- * CMI_ERR_NOT_FOUND (no lease runs for this id: it ran out) the peer's bytes must not be used. */
+/* A peer is done; the page is free if that was its last lease and nobody holds it.
+ * CMI_ERR_NOT_FOUND: no lease runs for this id, because it ran out and the page was given away, or
+ * because there never was one. What the peer has written or read is then nothing to rely on. */
 CMI_NODISCARD cmi_status cmi_page_pool_lease_end(cmi_page_pool *pool, cmi_page_id id);
 
 /* Ends the leases of pages nobody holds that have run out at now_ns. Returns how many pages became
