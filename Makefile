@@ -20,7 +20,7 @@ SANITIZED_TEST = $(MESON_TEST) --no-suite tidy --timeout-multiplier 10
 ARM64_CROSS = --cross-file build-arm64/sysroot.ini --cross-file tools/cross/aarch64-linux-gnu.ini
 
 # MemorySanitizer knows only what it compiled; clang 14's also takes glibc's fstat for unknown code.
-MSAN_TESTS = (base|kernels)_.*|os_team|engine_message
+MSAN_TESTS = (base|kernels|policy)_.*|os_team|engine_message
 
 # Allocations that the code expects to fail return NULL, as they do without a sanitizer.
 export ASAN_OPTIONS ?= detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:allocator_may_return_null=1

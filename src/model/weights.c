@@ -86,13 +86,23 @@ static cmi_status fill_block(cmi_weights *weights, cmi_weights_plan *plan,
     }
     if (plan->checkpoint == NULL) {
         cmi_weights_fill_random(weights, plan, opt);
+        cmi_weights_digest_random(plan->set_digest, plan->random_seed, plan->digest,
+                                  CMI_WEIGHTS_LAYOUT);
         return CMI_OK;
     }
+    cmi_weights_hash *hash = cmi_weights_hash_create(plan->checkpoint);
+    for (size_t i = 0; i < plan->n_copies; i++) {
+        cmi_weights_hash_want(hash, plan->copies[i].source);
+        cmi_weights_hash_want(hash, plan->copies[i].scale_source);
+    }
+    cmi_weights_hash_begin(hash);
     progress_relay relay = {plan->shared, opt};
     cmi_weights_options copy_opt = *opt;
     copy_opt.progress = relay_progress;
     copy_opt.progress_arg = &relay;
-    cmi_weights_copy_run(plan->copies, plan->n_copies, &copy_opt);
+    cmi_weights_copy_run(plan->copies, plan->n_copies, hash, &copy_opt);
+    cmi_weights_hash_finish(hash, opt->team, plan->set_digest);
+    cmi_weights_hash_destroy(hash);
     return CMI_OK;
 }
 
@@ -109,6 +119,7 @@ static cmi_status load(cmi_weights **weights_out, cmi_weights_plan *plan,
     cmi_weights *weights = cmi_weights_plan_walk(plan);
     st = fill_block(weights, plan, opt);
     if (st == CMI_OK) {
+        cmi_weights_digest_model(&weights->digest, plan->config, plan->set_digest);
         st = cmi_weights_block_finish(plan, opt->team, weights);
     }
     cmi_free(plan->spans);

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "kernels/int8.h"
 #include "model/config.h"
+#include "model/weights_digest.h"
 #include "os/shared_block.h"
 #include "os/team.h"
 
@@ -76,6 +77,7 @@ typedef struct cmi_weights {
     uint8_t *block;            /* all tensors */
     uint64_t block_bytes;      /* of it */
     cmi_shared_block *shared;  /* that has the block; NULL: it is this process's own */
+    cmi_digest digest;         /* of the model (model/weights_digest.h) */
     uint64_t n_bytes;          /* memory that all of it takes, this struct included */
     uint64_t huge_bytes;       /* of the block, in huge pages when loading ended */
     double share_at_home;      /* of the block, on the memory node that reads it; NAN: not known */

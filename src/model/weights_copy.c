@@ -28,6 +28,7 @@ typedef struct copy_task {
 /* What all tasks share. */
 typedef struct copy_run {
     copy_task *tasks; /* of this wave */
+    cmi_weights_hash *hash;
     cmi_kernels kernels;
     float f8_values[256]; /* of every FP8 code */
     float *row_values;    /* [workers][max_cols] a row as float32 */
@@ -195,6 +196,7 @@ static void run_task(void *arg, uint32_t task, uint32_t worker)
     const copy_task *t = &run->tasks[task];
     const cmi_weights_copy *c = t->copy;
     const cmi_safetensors *file = c->source->file;
+    cmi_weights_hash_rows(run->hash, c->source, c->source_row + t->first_row, t->n_rows);
     for (uint64_t i = t->first_row; i < t->first_row + t->n_rows; i++) {
         copy_row(run, c, i, file->data + source_offset(c, i), worker);
     }
@@ -211,9 +213,11 @@ static int compare_copies(const void *left, const void *right)
     return at_a < at_b ? -1 : at_a > at_b;
 }
 
+/* A whole number of leaves, so that they are hashed while they are in the caches. */
 static uint64_t task_rows(const cmi_weights_copy *c)
 {
-    return CMI_MAX(TASK_BYTES / row_bytes(c), (uint64_t)1);
+    uint64_t leaf_rows = cmi_weights_leaf_rows(c->source->tensor);
+    return CMI_MAX(TASK_BYTES / (row_bytes(c) * leaf_rows), (uint64_t)1) * leaf_rows;
 }
 
 static size_t count_tasks(const cmi_weights_copy *copies, size_t n_copies, uint64_t *n_bytes,
@@ -258,9 +262,10 @@ static void run_waves(copy_run *run, size_t n_tasks, uint64_t total_bytes,
     run->tasks = tasks;
 }
 
-void cmi_weights_copy_run(cmi_weights_copy *copies, size_t n_copies, const cmi_weights_options *opt)
+void cmi_weights_copy_run(cmi_weights_copy *copies, size_t n_copies, cmi_weights_hash *hash,
+                          const cmi_weights_options *opt)
 {
-    copy_run run = {0};
+    copy_run run = {.hash = hash};
     uint64_t total_bytes = 0;
     qsort(copies, n_copies, sizeof *copies, compare_copies);
     size_t n_tasks = count_tasks(copies, n_copies, &total_bytes, &run.max_cols);

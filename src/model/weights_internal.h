@@ -8,7 +8,7 @@
 
 /* The version of what lies in the block. Processes share a block only if they agree about it, so
  * count it up whenever the same checkpoint gives other bytes; weights_share_test.c notices. */
-enum { CMI_WEIGHTS_LAYOUT = 1 };
+enum { CMI_WEIGHTS_LAYOUT = 2 };
 
 /* Where the rows of a tensor go. */
 typedef enum cmi_weights_placing {
@@ -20,6 +20,7 @@ typedef enum cmi_weights_placing {
 /* The way of some consecutive rows of a tensor into the block. */
 typedef struct cmi_weights_copy {
     const cmi_checkpoint_tensor *source;
+    const cmi_checkpoint_tensor *scale_source; /* NULL: none */
     const uint8_t *scale; /* FP8: F32 [scale_rows][scale_cols]; I8: [rows] of scale_dtype; unaligned
                            */
     cmi_dtype scale_dtype;
@@ -51,6 +52,7 @@ typedef struct cmi_weights_plan {
     uint64_t random_seed;
     uint8_t *block;           /* of the tensors; NULL: nothing is placed */
     uint64_t block_bytes;     /* of it so far */
+    cmi_digest *set_digest;   /* in it, so that those who share it need not hash */
     cmi_shared_block *shared; /* that has the block; NULL: it is private memory */
     uint8_t *structs;         /* of cmi_weights and what it points to but for tensors */
     uint64_t struct_bytes;    /* of them so far */
@@ -76,8 +78,9 @@ CMI_NODISCARD cmi_status cmi_weights_check_names(const cmi_checkpoint *checkpoin
 /* Any tensor of layer idx is there. */
 bool cmi_weights_has_layer(const cmi_checkpoint *checkpoint, uint32_t layer_idx);
 
-/* Does all copies, ordered by their place in the files (which orders the array). */
-void cmi_weights_copy_run(cmi_weights_copy *copies, size_t n_copies,
+/* Does all copies, ordered by their place in the files (which orders the array), and hashes what it
+ * reads. */
+void cmi_weights_copy_run(cmi_weights_copy *copies, size_t n_copies, cmi_weights_hash *hash,
                           const cmi_weights_options *opt);
 
 /* weights_random.c: writes every tensor. */

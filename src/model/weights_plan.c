@@ -132,6 +132,7 @@ static void find_fp8_scale(cmi_weights_plan *p, cmi_weights_copy *copy, uint64_t
     }
     copy->block_rows = fp8->block_rows;
     copy->block_cols = fp8->block_cols;
+    copy->scale_source = scale;
     copy->scale = cmi_safetensors_data(scale->file, scale->tensor);
 }
 
@@ -160,6 +161,7 @@ static void find_int8_scale(cmi_weights_plan *p, cmi_weights_copy *copy, uint64_
              "dtype %s is not supported for scales; F32 and BF16 are", scale->tensor->dtype_label);
     }
     copy->scale_dtype = scale->tensor->dtype;
+    copy->scale_source = scale;
     copy->scale = cmi_safetensors_data(scale->file, scale->tensor);
 }
 
@@ -497,6 +499,7 @@ cmi_weights *cmi_weights_plan_walk(cmi_weights_plan *p)
                     ? w.embed
                     : place_linear(p, p->int8_head ? p->dtype : attention_dtype(p),
                                    "lm_head.weight", "", c->vocab_size, c->hidden_size);
+    p->set_digest = take(p, sizeof *p->set_digest);
     w.block = p->block;
     w.shared = p->shared;
     w.block_bytes = p->block_bytes;

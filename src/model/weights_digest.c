@@ -1,0 +1,324 @@
+#include "model/weights_digest.h"
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+
+enum { TAG_BYTES = 16, ENCODING_VERSION = 1, LEAF_BYTES = 128 << 10, LABEL_BYTES = 16 };
+
+static const char LEAF_TAG[TAG_BYTES] = "cminfer.w.leaf";
+static const char TENSOR_TAG[TAG_BYTES] = "cminfer.w.tensor";
+static const char SET_TAG[TAG_BYTES] = "cminfer.w.set";
+static const char RANDOM_TAG[TAG_BYTES] = "cminfer.w.random";
+static const char MODEL_TAG[TAG_BYTES] = "cminfer.w.model";
+
+/* ---- encoding: little-endian, fixed widths ---- */
+
+static void put_u32(cmi_blake2b *h, uint32_t value)
+{
+    uint8_t bytes[4];
+    for (int i = 0; i < 4; i++) {
+        bytes[i] = (uint8_t)(value >> 8 * i);
+    }
+    cmi_blake2b_update(h, bytes, sizeof bytes);
+}
+
+static void put_u64(cmi_blake2b *h, uint64_t value)
+{
+    put_u32(h, (uint32_t)value);
+    put_u32(h, (uint32_t)(value >> 32));
+}
+
+/* The bits of the float64. */
+static void put_f64(cmi_blake2b *h, double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    put_u64(h, bits);
+}
+
+static void begin(cmi_blake2b *h, const char tag[TAG_BYTES])
+{
+    cmi_blake2b_init(h, NULL, 0);
+    cmi_blake2b_update(h, tag, TAG_BYTES);
+    put_u32(h, ENCODING_VERSION);
+}
+
+/* ---- tensors ---- */
+
+static uint64_t n_rows_of(const cmi_tensor *t)
+{
+    uint64_t n = 1;
+    for (uint32_t i = 0; i + 1 < t->n_dims; i++) {
+        n *= t->dims[i];
+    }
+    return t->n_bytes == 0 ? 0 : n;
+}
+
+uint64_t cmi_weights_leaf_rows(const cmi_tensor *t)
+{
+    uint64_t n_rows = n_rows_of(t);
+    return n_rows == 0 ? 0 : CMI_MAX(LEAF_BYTES / (t->n_bytes / n_rows), (uint64_t)1);
+}
+
+static uint64_t n_leaves_of(const cmi_tensor *t)
+{
+    uint64_t rows = cmi_weights_leaf_rows(t);
+    return rows == 0 ? 0 : CMI_DIV_UP(n_rows_of(t), rows);
+}
+
+static void hash_leaf(cmi_digest *out, const cmi_tensor *t, const uint8_t *data, uint64_t leaf)
+{
+    uint64_t n_rows = n_rows_of(t), rows = cmi_weights_leaf_rows(t);
+    uint64_t first = leaf * rows, row_bytes = t->n_bytes / n_rows;
+    cmi_blake2b h;
+    static const uint8_t zeros[128 - TAG_BYTES - 4];
+    begin(&h, LEAF_TAG);
+    cmi_blake2b_update(&h, zeros, sizeof zeros); /* to a whole block of BLAKE2b, so that the data's
+                                                    blocks lie as the file has them */
+    cmi_blake2b_update(&h, data + first * row_bytes, CMI_MIN(rows, n_rows - first) * row_bytes);
+    cmi_blake2b_final(&h, out->bytes);
+}
+
+/* All of a tensor's message but the leaves, which come last. */
+static void begin_tensor(cmi_blake2b *h, const cmi_tensor *t)
+{
+    char label[LABEL_BYTES] = {0};
+    size_t label_bytes = strlen(t->dtype_label), name_bytes = strlen(t->name);
+    assert(label_bytes <= sizeof label);
+    memcpy(label, t->dtype_label, label_bytes);
+    begin(h, TENSOR_TAG);
+    put_u32(h, t->n_dims);
+    put_u64(h, name_bytes);
+    put_u64(h, n_leaves_of(t));
+    cmi_blake2b_update(h, label, sizeof label);
+    for (uint32_t i = 0; i < t->n_dims; i++) {
+        put_u64(h, t->dims[i]);
+    }
+    cmi_blake2b_update(h, t->name, name_bytes);
+}
+
+void cmi_weights_digest_tensor(cmi_digest *digest_out, const cmi_tensor *tensor,
+                               const uint8_t *data)
+{
+    cmi_blake2b h;
+    begin_tensor(&h, tensor);
+    for (uint64_t i = 0; i < n_leaves_of(tensor); i++) {
+        cmi_digest leaf;
+        hash_leaf(&leaf, tensor, data, i);
+        cmi_blake2b_update(&h, leaf.bytes, sizeof leaf.bytes);
+    }
+    cmi_blake2b_final(&h, digest_out->bytes);
+}
+
+/* ---- sets and models ---- */
+
+static int compare_digests(const void *left, const void *right)
+{
+    return memcmp(left, right, sizeof(cmi_digest));
+}
+
+void cmi_weights_digest_set(cmi_digest *set_out, cmi_digest *tensors, size_t n_tensors)
+{
+    cmi_blake2b h;
+    if (n_tensors > 0) {
+        qsort(tensors, n_tensors, sizeof *tensors, compare_digests);
+    }
+    begin(&h, SET_TAG);
+    put_u32(&h, 0);
+    put_u64(&h, n_tensors);
+    for (size_t i = 0; i < n_tensors; i++) {
+        cmi_blake2b_update(&h, tensors[i].bytes, sizeof tensors[i].bytes);
+    }
+    cmi_blake2b_final(&h, set_out->bytes);
+}
+
+void cmi_weights_digest_random(cmi_digest *set_out, uint64_t seed, uint64_t plan, uint32_t layout)
+{
+    cmi_blake2b h;
+    begin(&h, RANDOM_TAG);
+    put_u32(&h, layout);
+    put_u64(&h, seed);
+    put_u64(&h, plan);
+    cmi_blake2b_final(&h, set_out->bytes);
+}
+
+/* The specification's numbers, whatever the enums say. */
+static uint32_t scoring_code(cmi_scoring_func scoring)
+{
+    return scoring == CMI_SCORING_SOFTMAX ? 1 : 2;
+}
+
+static uint32_t topk_code(cmi_topk_method method)
+{
+    return method == CMI_TOPK_GREEDY ? 1 : method == CMI_TOPK_GROUP_LIMITED_GREEDY ? 2 : 3;
+}
+
+/* A field added to the config that changes the mathematics belongs here, and counts
+ * ENCODING_VERSION up. */
+void cmi_weights_digest_model(cmi_digest *digest_out, const cmi_model_config *c,
+                              const cmi_digest *set)
+{
+    static const cmi_rope_scaling no_yarn = {0};
+    const cmi_rope_scaling *rope = c->rope_scaling.is_yarn ? &c->rope_scaling : &no_yarn;
+    const uint32_t numbers[] = {
+        c->vocab_size,
+        c->hidden_size,
+        c->intermediate_size,
+        c->moe_intermediate_size,
+        c->num_hidden_layers,
+        c->num_attention_heads,
+        c->q_lora_rank,
+        c->kv_lora_rank,
+        c->qk_nope_head_dim,
+        c->qk_rope_head_dim,
+        c->v_head_dim,
+        c->n_routed_experts,
+        c->n_shared_experts,
+        c->num_experts_per_tok,
+        c->n_group,
+        c->topk_group,
+        c->first_k_dense_replace,
+        c->moe_layer_freq,
+        scoring_code(c->scoring_func),
+        topk_code(c->topk_method),
+        c->norm_topk_prob ? 1 : 0,
+        c->tie_word_embeddings ? 1 : 0,
+        c->fp8.block_rows,
+        c->fp8.block_cols,
+        rope->is_yarn ? 1 : 0,
+        rope->original_max_position_embeddings,
+    };
+    const double reals[] = {
+        c->routed_scaling_factor,
+        c->rms_norm_eps,
+        CMI_LATENT_NORM_EPS,
+        c->rope_theta,
+        rope->factor,
+        rope->beta_fast,
+        rope->beta_slow,
+        rope->mscale,
+        rope->mscale_all_dim,
+    };
+    cmi_blake2b h;
+    begin(&h, MODEL_TAG);
+    put_u32(&h, 0);
+    cmi_blake2b_update(&h, set->bytes, sizeof set->bytes);
+    for (size_t i = 0; i < CMI_LEN(numbers); i++) {
+        put_u32(&h, numbers[i]);
+    }
+    for (size_t i = 0; i < CMI_LEN(reals); i++) {
+        put_f64(&h, reals[i]);
+    }
+    cmi_blake2b_final(&h, digest_out->bytes);
+}
+
+/* ---- while tensors stream by ---- */
+
+struct cmi_weights_hash {
+    const cmi_checkpoint *checkpoint;
+    uint64_t *first_leaf; /* [checkpoint->n_tensors] in the arrays below; NOT_WANTED */
+    uint64_t n_leaves;    /* wanted */
+    cmi_digest *leaves;
+    _Atomic uint8_t *is_taken; /* whoever sets it hashes the leaf */
+};
+
+#define NOT_WANTED UINT64_MAX
+
+cmi_weights_hash *cmi_weights_hash_create(const cmi_checkpoint *checkpoint)
+{
+    cmi_weights_hash *hash = cmi_alloc(1, sizeof *hash);
+    hash->checkpoint = checkpoint;
+    hash->first_leaf = cmi_alloc(checkpoint->n_tensors, sizeof *hash->first_leaf);
+    for (uint32_t i = 0; i < checkpoint->n_tensors; i++) {
+        hash->first_leaf[i] = NOT_WANTED;
+    }
+    return hash;
+}
+
+void cmi_weights_hash_destroy(cmi_weights_hash *hash)
+{
+    if (hash != NULL) {
+        cmi_free((void *)hash->is_taken);
+        cmi_free(hash->leaves);
+        cmi_free(hash->first_leaf);
+        cmi_free(hash);
+    }
+}
+
+static uint64_t *first_leaf_of(const cmi_weights_hash *hash, const cmi_checkpoint_tensor *tensor)
+{
+    return &hash->first_leaf[tensor - hash->checkpoint->tensors];
+}
+
+void cmi_weights_hash_want(cmi_weights_hash *hash, const cmi_checkpoint_tensor *tensor)
+{
+    if (tensor != NULL && *first_leaf_of(hash, tensor) == NOT_WANTED) {
+        *first_leaf_of(hash, tensor) = hash->n_leaves;
+        hash->n_leaves += n_leaves_of(tensor->tensor);
+    }
+}
+
+void cmi_weights_hash_begin(cmi_weights_hash *hash)
+{
+    hash->leaves = cmi_alloc(hash->n_leaves, sizeof *hash->leaves);
+    hash->is_taken = cmi_alloc(hash->n_leaves, sizeof *hash->is_taken);
+}
+
+/* The results are read after the team's run, which orders them: the mark alone needs no order. */
+static void take_leaf(cmi_weights_hash *hash, const cmi_checkpoint_tensor *tensor, uint64_t leaf)
+{
+    uint64_t at = *first_leaf_of(hash, tensor) + leaf;
+    if (atomic_exchange_explicit(&hash->is_taken[at], 1, memory_order_relaxed) == 0) {
+        hash_leaf(&hash->leaves[at], tensor->tensor,
+                  cmi_safetensors_data(tensor->file, tensor->tensor), leaf);
+    }
+}
+
+void cmi_weights_hash_rows(cmi_weights_hash *hash, const cmi_checkpoint_tensor *tensor,
+                           uint64_t first_row, uint64_t n_rows)
+{
+    uint64_t rows = cmi_weights_leaf_rows(tensor->tensor);
+    uint64_t end = first_row + n_rows;
+    if (rows == 0) {
+        return;
+    }
+    for (uint64_t leaf = CMI_DIV_UP(first_row, rows); leaf * rows < end; leaf++) {
+        if (end >= CMI_MIN((leaf + 1) * rows, n_rows_of(tensor->tensor))) {
+            take_leaf(hash, tensor, leaf);
+        }
+    }
+}
+
+static void hash_left(void *arg, uint32_t task, uint32_t worker)
+{
+    (void)worker;
+    cmi_weights_hash *hash = arg;
+    const cmi_checkpoint_tensor *tensor = &hash->checkpoint->tensors[task];
+    if (*first_leaf_of(hash, tensor) != NOT_WANTED) {
+        cmi_weights_hash_rows(hash, tensor, 0, n_rows_of(tensor->tensor));
+    }
+}
+
+void cmi_weights_hash_finish(cmi_weights_hash *hash, cmi_team *team, cmi_digest *set_out)
+{
+    uint32_t n_tensors = 0;
+    cmi_digest *tensors = cmi_alloc(hash->checkpoint->n_tensors, sizeof *tensors);
+    cmi_team_run(team, hash_left, hash, hash->checkpoint->n_tensors);
+    for (uint32_t i = 0; i < hash->checkpoint->n_tensors; i++) {
+        const cmi_checkpoint_tensor *tensor = &hash->checkpoint->tensors[i];
+        uint64_t leaf = *first_leaf_of(hash, tensor);
+        if (leaf != NOT_WANTED) {
+            cmi_blake2b h;
+            begin_tensor(&h, tensor->tensor);
+            cmi_blake2b_update(&h, hash->leaves + leaf,
+                               n_leaves_of(tensor->tensor) * sizeof *hash->leaves);
+            cmi_blake2b_final(&h, tensors[n_tensors++].bytes);
+        }
+    }
+    cmi_weights_digest_set(set_out, tensors, n_tensors);
+    cmi_free(tensors);
+}
