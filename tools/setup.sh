@@ -45,7 +45,8 @@ need_run_set() {
     need_command ninja ninja-build
     need_command pkg-config pkg-config
     need_command curl curl ca-certificates
-    pkg-config --exists jansson libmicrohttpd libpcre2-8 libedit hwloc libsodium 2>/dev/null && return
+    pkg-config --exists \
+        jansson libmicrohttpd libpcre2-8 libedit hwloc libsodium 2>/dev/null && return
     need_module jansson libjansson-dev
     need_module libmicrohttpd libmicrohttpd-dev
     need_module libpcre2-8 libpcre2-dev
