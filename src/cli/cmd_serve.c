@@ -26,6 +26,8 @@ typedef struct serve_options {
     uint32_t max_num_seqs;
     uint32_t max_total_tokens;
     uint32_t max_prefill_rows;
+    bool no_prefix_cache;
+    bool prefix_cache; /* the default; taken so that others' command lines work */
     uint32_t max_drafts;
     const char *speculative_config;
     uint32_t max_body_mib;
@@ -137,6 +139,7 @@ static int serve(const serve_options *opt)
     if (st == CMI_OK) {
         cmi_engine_options engine = {.max_queued_requests = opt->max_queued,
                                      .max_prefill_rows = opt->max_prefill_rows,
+                                     .no_prefix_cache = opt->no_prefix_cache,
                                      .max_drafts = opt->max_drafts};
         cmi_model_options model = opt->model;
         model.max_num_seqs = opt->max_num_seqs;
@@ -227,6 +230,10 @@ int cmi_cmd_serve(int argc, char **argv)
          "prompt tokens of a step in which others decode; fewer delay them\n"
          "less (default 256)",
          CMI_OPTION_UINT, &opt.max_prefill_rows, 1, 65536},
+        {"no-enable-prefix-caching|disable-radix-cache", NULL,
+         "prompts that begin alike are computed anew each time", CMI_OPTION_FLAG,
+         &opt.no_prefix_cache, 0, 0},
+        {"enable-prefix-caching", NULL, NULL, CMI_OPTION_FLAG, &opt.prefix_cache, 0, 0},
         {"num-speculative-tokens|speculative-num-draft-tokens", "N",
          "tokens that the model's MTP layer guesses ahead, at most; the\n"
          "answer is the same, and drafts that are seldom right are given\n"

@@ -4,13 +4,21 @@
  * never held together. */
 #include "engine/engine_internal.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "os/clock.h"
+#include "os/random.h"
 
 /* ---- life ----
  */
+
+/* Blocks that can become full in a step. */
+static uint32_t max_block_ends(const cmi_instance *in)
+{
+    return in->max_num_batched_tokens / CMI_CONTENT_BLOCK_TOKENS + in->max_num_seqs;
+}
 
 static void make_draft_tables(cmi_engine *engine)
 {
@@ -21,6 +29,14 @@ static void make_draft_tables(cmi_engine *engine)
     engine->mtp_spans = cmi_alloc(2 * (size_t)in->max_num_seqs, sizeof *engine->mtp_spans);
     engine->mtp_slots = cmi_alloc(in->max_num_seqs, sizeof *engine->mtp_slots);
     engine->mtp_rows = cmi_alloc(in->max_num_seqs, sizeof *engine->mtp_rows);
+    const size_t width = in->config.hidden_size;
+    engine->block_hidden = cmi_alloc(engine->n_blocks * width, sizeof(float));
+    uint32_t n_ends = max_block_ends(in);
+    engine->block_ends = cmi_alloc(n_ends, sizeof *engine->block_ends);
+    float *hidden = cmi_alloc(n_ends * width, sizeof *hidden);
+    for (uint32_t i = 0; i < n_ends; i++) {
+        engine->block_ends[i].hidden = hidden + i * width;
+    }
 }
 
 static void make_tables(cmi_engine *engine)
@@ -69,6 +85,11 @@ static void free_tables(cmi_engine *engine)
     }
     cmi_free(engine->samplers);
     cmi_free(engine->hidden);
+    if (engine->block_ends != NULL) {
+        cmi_free(engine->block_ends[0].hidden);
+    }
+    cmi_free(engine->block_ends);
+    cmi_free(engine->block_hidden);
     cmi_free(engine->outcomes);
     cmi_free(engine->sampled);
     cmi_free(engine->mtp_rows);
@@ -83,7 +104,49 @@ static void free_tables(cmi_engine *engine)
     cmi_free(engine->arrived);
     cmi_free(engine->ended);
     cmi_free(engine->slots);
-    cmi_free(engine->scheduler);
+    cmi_prefix_cache_deinit(engine->cache);
+    cmi_page_pool_deinit(engine->pool);
+    for (size_t i = 0; i < CMI_LEN(engine->policy_memory); i++) {
+        cmi_free(engine->policy_memory[i]);
+    }
+}
+
+static void make_pages(cmi_engine *engine)
+{
+    const uint64_t no_lease_ns = 1;
+    cmi_page_pool_options pool = {.n_pages = engine->instance->kv_pool.n_pages,
+                                  .lease_max_ns = no_lease_ns};
+    cmi_prefix_cache_options cache = {.n_blocks = engine->n_blocks};
+    const size_t pool_bytes = cmi_page_pool_bytes(&pool);
+    const size_t cache_bytes = cmi_prefix_cache_bytes(&cache);
+    engine->policy_memory[0] = cmi_alloc_aligned(pool_bytes, CMI_CACHE_LINE);
+    engine->policy_memory[1] = cmi_alloc_aligned(cache_bytes, CMI_CACHE_LINE);
+    cmi_status st = cmi_page_pool_init(&engine->pool, engine->policy_memory[0], pool_bytes, &pool);
+    assert(st == CMI_OK);
+    st = cmi_prefix_cache_init(&engine->cache, engine->policy_memory[1], cache_bytes, engine->pool,
+                               &cache);
+    assert(st == CMI_OK);
+}
+
+/* What the keys of cached blocks depend on beside tokens. The namespace's secret is drawn anew: the
+ * cache ends with the process. */
+static void name_content(cmi_engine *engine)
+{
+    const cmi_instance *in = engine->instance;
+    uint64_t secret[4];
+    for (size_t i = 0; i < CMI_LEN(secret); i++) {
+        secret[i] = cmi_random_seed();
+    }
+    cmi_content_space_make(&engine->space, secret, sizeof secret, NULL, 0);
+    engine->content_model = (cmi_content_model){
+        .quantization = in->weights_dtype == CMI_DTYPE_I8 ? CMI_CONTENT_QUANTIZATION_W8A8_INT8
+                                                          : CMI_CONTENT_QUANTIZATION_NONE,
+        .compute_dtype = in->dtype,
+        .kv_dtype = in->kv_dtype,
+        .kv_layout_version = CMI_KV_LAYOUT_VERSION,
+        .with_mtp = engine->max_drafts > 0};
+    memcpy(engine->content_model.weights_digest, in->weights->digest.bytes,
+           sizeof engine->content_model.weights_digest);
 }
 
 static void make_scheduler(cmi_engine *engine, uint32_t max_prefill_rows)
@@ -97,9 +160,11 @@ static void make_scheduler(cmi_engine *engine, uint32_t max_prefill_rows)
                                      CMI_MIN(max_prefill_rows, in->max_num_batched_tokens),
                                  .max_span_rows = CMI_MAX_REPLAY_ROWS,
                                  .max_drafts = engine->max_drafts,
-                                 .page_tokens = CMI_KV_PAGE_TOKENS,
-                                 .n_pages = in->kv_pool.n_pages};
-    engine->scheduler = cmi_scheduler_init(cmi_alloc(1, cmi_scheduler_bytes(&opt)), &opt);
+                                 .max_tokens = in->max_model_len,
+                                 .pool = engine->pool,
+                                 .cache = engine->cache};
+    engine->policy_memory[2] = cmi_alloc(1, cmi_scheduler_bytes(&opt));
+    engine->scheduler = cmi_scheduler_init(engine->policy_memory[2], &opt);
 }
 
 cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
@@ -117,9 +182,12 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
         cmi_free(engine);
         return st;
     }
+    engine->n_blocks = opt->no_prefix_cache ? 0 : instance->kv_pool.n_pages / CMI_BLOCK_PAGES;
     make_tables(engine);
+    make_pages(engine);
     make_scheduler(engine, opt->max_prefill_rows > 0 ? opt->max_prefill_rows
                                                      : CMI_DEFAULT_MAX_PREFILL_ROWS);
+    name_content(engine);
     pthread_mutex_init(&engine->lock, NULL);
     pthread_cond_init(&engine->work, NULL);
     int rc = pthread_create(&engine->thread, NULL, cmi_engine_main, engine);
@@ -209,6 +277,13 @@ static void fill_slot(const cmi_engine *engine, cmi_engine_slot *slot, const cmi
     slot->max_output = CMI_MIN(request->max_tokens, max_tokens(engine) - request->n_prompt_tokens);
     slot->output = cmi_alloc(slot->max_output, sizeof *slot->output);
     collect_end_tokens(slot, &in->config);
+    if (engine->n_blocks > 0) {
+        uint32_t n_full = request->n_prompt_tokens / CMI_CONTENT_BLOCK_TOKENS;
+        slot->keys = cmi_alloc(n_full, sizeof *slot->keys);
+        slot->n_keys =
+            cmi_content_keys_make(slot->keys, n_full, &engine->space, &engine->content_model,
+                                  cmi_request_prompt(request), request->n_prompt_tokens);
+    }
 }
 
 cmi_status cmi_engine_submit(cmi_engine *engine, const cmi_request *request, cmi_error *err)
@@ -244,6 +319,7 @@ cmi_status cmi_engine_submit(cmi_engine *engine, const cmi_request *request, cmi
     if (st != CMI_OK) {
         cmi_free(slot.request);
         cmi_free(slot.output);
+        cmi_free(slot.keys);
     }
     return st;
 }

@@ -31,6 +31,8 @@ typedef struct cmi_engine_stats {
     uint64_t n_steps;
     uint64_t n_step_tokens; /* rows of all steps together */
     uint64_t n_preemptions;
+    uint64_t n_prefix_queried;                  /* prompt tokens of admitted requests */
+    uint64_t n_prefix_hits;                     /* of them found in the prefix cache */
     uint64_t n_drafts;                          /* times that drafts were tried */
     uint64_t n_draft_tokens, n_accepted_tokens; /* of them */
     uint64_t n_accepted_at[CMI_MAX_DRAFTS];     /* the first draft, the second, ... */
@@ -44,6 +46,7 @@ typedef struct cmi_engine_options {
     uint32_t n_events;            /* of the ring; 0: the default */
     /* Prompt tokens of a step in which others decode: what bounds their delay. 0: the default. */
     uint32_t max_prefill_rows;
+    bool no_prefix_cache; /* prompts share nothing */
     /* Of the MTP layer for each token; no more than the instance has room for; 0: none. */
     uint32_t max_drafts;
 } cmi_engine_options;

@@ -19,17 +19,26 @@ enum {
     CMI_MAX_END_TOKENS = CMI_MAX_STOP_TOKEN_IDS + CMI_LEN(((cmi_model_config *)0)->eos_token_ids),
 };
 
-/* Where a running sequence has its KV. */
+/* What a running sequence has beside its pages. */
 typedef struct cmi_seat {
-    uint32_t *page_ids; /* [pages of max_model_len] */
-    uint32_t n_pages;
-    float *hidden; /* [hidden_size] of the last prompt position that ran; NULL without drafts */
+    uint32_t *page_ids; /* [pages of max_model_len] as the forward pass wants them */
+    float
+        *hidden; /* [hidden_size] of the last prompt position that is stored; NULL without drafts */
 } cmi_seat;
 
+/* The hidden state behind a block of a prompt that became full in this step. */
+typedef struct cmi_block_end {
+    uint32_t slot, block_idx;
+    float *hidden; /* [hidden_size] */
+} cmi_block_end;
+
 typedef struct cmi_engine_slot {
-    cmi_request *request; /* owned; NULL: the slot is free */
-    uint32_t *output;     /* [max outputs] owned: the tokens generated so far */
-    cmi_seat *seat;       /* NULL: waiting */
+    cmi_request *request;  /* owned; NULL: the slot is free */
+    uint32_t *output;      /* [max outputs] owned: the tokens generated so far */
+    cmi_seat *seat;        /* NULL: waiting */
+    cmi_content_key *keys; /* [n_keys] owned: of the prompt's full blocks */
+    uint32_t n_keys;
+    uint32_t n_cached; /* prompt tokens that were not computed at first */
     uint32_t n_output, max_output;
     uint32_t n_prompt_events;        /* PROMPT_TOKEN events sent */
     uint32_t drafts[CMI_MAX_DRAFTS]; /* of the tokens behind the output */
@@ -59,9 +68,15 @@ struct cmi_engine {
     cmi_event_ring ring;
     pthread_t thread;
     uint32_t n_slots;
+    cmi_content_model content_model; /* for keys; they and the space do not change */
+    cmi_content_space space;
 
     /* the engine thread's */
+    cmi_page_pool *pool;
+    cmi_prefix_cache *cache;
     cmi_scheduler *scheduler;
+    void *policy_memory[3]; /* of these three */
+    uint32_t n_blocks;      /* that the cache has room for */
     cmi_engine_slot *slots; /* [n_slots] */
     cmi_seat *seats;        /* [max_num_seqs] */
     cmi_seat **free_seats;  /* a stack */
@@ -81,6 +96,9 @@ struct cmi_engine {
     uint32_t *mtp_slots;       /* [max_num_seqs] whose drafts come of a pass */
     uint32_t *mtp_rows;        /* [max_num_seqs] the row of each */
     uint64_t n_started;        /* requests that began while drafts did not pay */
+    float *block_hidden;       /* [n_blocks][hidden_size] by the cache's block */
+    cmi_block_end *block_ends; /* [max_num_batched_tokens / block + max_num_seqs] of the step */
+    uint32_t n_block_ends;
 
     pthread_mutex_t lock; /* guards everything below */
     pthread_cond_t work;
@@ -116,6 +134,10 @@ cmi_sample cmi_engine_sample_of(const cmi_engine_slot *slot, const float *logits
 /* engine_speculate.c: brings the MTP layer up to the step that has just run and been sampled, and
  * leaves drafts in the slots. Overwrites the hidden states of the step. */
 void cmi_engine_speculate(cmi_engine *engine, const cmi_scheduler_plan *plan);
+
+/* Keeps the hidden states behind blocks that the cache took. */
+void cmi_engine_keep_block_ends(cmi_engine *engine, const cmi_scheduler_sealed *sealed,
+                                uint32_t n_sealed);
 
 /* Whether a request that begins now is to be drafted for. */
 bool cmi_engine_starts_drafting(cmi_engine *engine);

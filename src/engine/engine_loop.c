@@ -13,13 +13,21 @@
 /* ---- seats -------------------------------------------------------------------------------------
  */
 
-static void take_seat(cmi_engine *engine, uint32_t slot)
+static void take_seat(cmi_engine *engine, uint32_t idx)
 {
-    assert(engine->slots[slot].seat == NULL && engine->n_free_seats > 0);
-    engine->slots[slot].seat = engine->free_seats[--engine->n_free_seats];
-    if (engine->slots[slot].started_ns == 0) {
-        engine->slots[slot].started_ns = cmi_clock_monotonic_ns();
-        engine->slots[slot].is_drafting = cmi_engine_starts_drafting(engine);
+    cmi_engine_slot *slot = &engine->slots[idx];
+    const cmi_scheduler_slot *seq = cmi_scheduler_slot_get(engine->scheduler, idx);
+    assert(slot->seat == NULL && engine->n_free_seats > 0);
+    slot->seat = engine->free_seats[--engine->n_free_seats];
+    if (slot->started_ns == 0) {
+        slot->started_ns = cmi_clock_monotonic_ns();
+        slot->n_cached = seq->n_cached;
+        slot->is_drafting = cmi_engine_starts_drafting(engine);
+    }
+    if (engine->max_drafts > 0 && seq->n_blocks > 0) {
+        const size_t width = engine->instance->config.hidden_size;
+        memcpy(slot->seat->hidden, engine->block_hidden + seq->tip.idx * width,
+               width * sizeof *slot->seat->hidden);
     }
 }
 
@@ -27,23 +35,16 @@ static void leave_seat(cmi_engine *engine, uint32_t slot)
 {
     cmi_seat *seat = engine->slots[slot].seat;
     if (seat != NULL) {
-        cmi_kv_pool_release(&engine->instance->kv_pool, seat->n_pages, seat->page_ids);
-        seat->n_pages = 0;
         engine->free_seats[engine->n_free_seats++] = seat;
         engine->slots[slot].seat = NULL;
         engine->slots[slot].n_drafts = 0;
     }
 }
 
-static void hold_pages(cmi_engine *engine, const cmi_scheduler_span *span)
+static void write_page_ids(cmi_seat *seat, const cmi_scheduler_span *span)
 {
-    cmi_seat *seat = engine->slots[span->slot].seat;
-    if (span->n_pages > seat->n_pages) {
-        cmi_status st =
-            cmi_kv_pool_acquire(&engine->instance->kv_pool, span->n_pages - seat->n_pages,
-                                seat->page_ids + seat->n_pages);
-        assert(st == CMI_OK); /* the scheduler counts the same pages */
-        seat->n_pages = span->n_pages;
+    for (uint32_t i = 0; i < span->n_pages; i++) {
+        seat->page_ids[i] = span->pages[i].idx;
     }
 }
 
@@ -57,6 +58,7 @@ static cmi_event finished_event(const cmi_engine *engine, uint32_t slot_idx)
     event.finish_reason = slot->reason;
     event.stop_token_id = slot->stop_token_id;
     event.n_prompt_tokens = slot->request->n_prompt_tokens;
+    event.n_cached_tokens = slot->n_cached;
     event.n_output_tokens = slot->n_output;
     return event;
 }
@@ -64,9 +66,12 @@ static cmi_event finished_event(const cmi_engine *engine, uint32_t slot_idx)
 /* The counters as other threads see them. Locked. */
 static void publish_stats(cmi_engine *engine)
 {
-    const cmi_kv_pool *pool = &engine->instance->kv_pool;
+    const cmi_prefix_account *prefix = cmi_scheduler_prefix_account(engine->scheduler);
     engine->n_waiting = engine->n_inbox + cmi_scheduler_n_waiting(engine->scheduler);
-    engine->counts.n_kv_pages_used = pool->n_pages - pool->n_free;
+    engine->counts.n_kv_pages_used =
+        cmi_page_pool_size(engine->pool) - cmi_prefix_cache_room(engine->cache);
+    engine->counts.n_prefix_queried = prefix->prompt;
+    engine->counts.n_prefix_hits = prefix->used;
     engine->counts.n_running = cmi_scheduler_n_running(engine->scheduler);
     engine->stats = engine->counts;
 }
@@ -75,7 +80,7 @@ static void publish_stats(cmi_engine *engine)
 static void end_requests(cmi_engine *engine, uint32_t n_ended)
 {
     for (uint32_t i = 0; i < n_ended; i++) {
-        cmi_scheduler_finish(engine->scheduler, engine->ended[i]);
+        cmi_scheduler_finish(engine->scheduler, cmi_clock_monotonic_ns(), engine->ended[i]);
         leave_seat(engine, engine->ended[i]);
     }
     for (uint32_t i = 0; i < n_ended; i++) {
@@ -84,6 +89,7 @@ static void end_requests(cmi_engine *engine, uint32_t n_ended)
         cmi_event event = finished_event(engine, idx);
         cmi_request *request = slot->request;
         uint32_t *output = slot->output;
+        cmi_content_key *keys = slot->keys;
         pthread_mutex_lock(&engine->lock);
         engine->n_cancelled -= slot->is_cancelled ? 1 : 0;
         *slot = (cmi_engine_slot){0};
@@ -92,12 +98,28 @@ static void end_requests(cmi_engine *engine, uint32_t n_ended)
         pthread_mutex_unlock(&engine->lock);
         cmi_free(request);
         cmi_free(output);
+        cmi_free(keys);
         (void)cmi_event_ring_push(&engine->ring, &event);
     }
 }
 
 /* ---- between steps -----------------------------------------------------------------------------
  */
+
+static void arrive(cmi_engine *engine, uint32_t idx)
+{
+    const cmi_engine_slot *slot = &engine->slots[idx];
+    bool with_logits = (slot->request->flags & CMI_REQUEST_PROMPT_LOGPROBS) != 0;
+    cmi_scheduler_request request = {.n_prompt = slot->request->n_prompt_tokens,
+                                     .n_total = slot->request->n_prompt_tokens + slot->max_output,
+                                     .keys = slot->keys,
+                                     .n_keys = slot->n_keys,
+                                     .space_tag = engine->space.tag,
+                                     .skips_cache = with_logits || engine->n_blocks == 0,
+                                     .skip_reason = with_logits ? CMI_PREFIX_LOSS_PROMPT_LOGITS
+                                                                : CMI_PREFIX_LOSS_DISABLED};
+    cmi_scheduler_arrive(engine->scheduler, idx, &request);
+}
 
 /* Waits until there is something to do, and takes it over: new requests, and which are to end.
  * Returns those in engine->ended; *run_out is false when the engine stops, which ends all. */
@@ -124,10 +146,7 @@ static uint32_t take_work(cmi_engine *engine, bool *run_out)
     }
     pthread_mutex_unlock(&engine->lock);
     for (uint32_t i = 0; i < n_arrived; i++) {
-        const cmi_engine_slot *slot = &engine->slots[engine->arrived[i]];
-        uint32_t n_prompt = slot->request->n_prompt_tokens;
-        cmi_scheduler_arrive(engine->scheduler, engine->arrived[i], n_prompt,
-                             n_prompt + slot->max_output, 0);
+        arrive(engine, engine->arrived[i]);
     }
     return n_ended;
 }
@@ -151,7 +170,7 @@ static void run_batch(cmi_engine *engine, const cmi_scheduler_plan *plan)
     uint32_t row_idx = 0;
     for (uint32_t i = 0; i < plan->n_spans; i++) {
         const cmi_scheduler_span *span = &plan->spans[i];
-        hold_pages(engine, span);
+        write_page_ids(engine->slots[span->slot].seat, span);
         write_tokens(&engine->slots[span->slot], span, engine->token_ids + row_idx);
         engine->spans[i] = (cmi_batch_span){.page_ids = engine->slots[span->slot].seat->page_ids,
                                             .row_idx = row_idx,
@@ -205,7 +224,12 @@ static void tell_outcomes(cmi_engine *engine, const cmi_scheduler_plan *plan)
                                         .n_drafts = engine->slots[plan->spans[i].slot].n_drafts};
         }
     }
-    cmi_scheduler_step_done(engine->scheduler, engine->outcomes);
+    uint32_t n_sealed;
+    const cmi_scheduler_sealed *sealed = cmi_scheduler_step_done(
+        engine->scheduler, cmi_clock_monotonic_ns(), engine->outcomes, &n_sealed);
+    if (engine->max_drafts > 0) {
+        cmi_engine_keep_block_ends(engine, sealed, n_sealed);
+    }
 }
 
 static void count(cmi_engine *engine, const cmi_scheduler_plan *plan)
@@ -219,7 +243,7 @@ static void count(cmi_engine *engine, const cmi_scheduler_plan *plan)
 static void step(cmi_engine *engine)
 {
     cmi_scheduler_plan plan;
-    if (!cmi_scheduler_plan_step(engine->scheduler, &plan)) {
+    if (!cmi_scheduler_plan_step(engine->scheduler, cmi_clock_monotonic_ns(), &plan)) {
         return;
     }
     for (uint32_t i = 0; i < plan.n_preempted; i++) {

@@ -114,16 +114,49 @@ static void add_decode(mtp_pass *pass, const cmi_scheduler_plan *plan)
     }
 }
 
-/* Prompt tokens: slots position .. of rows whose hidden state is the one before. */
+/* The hidden states behind the blocks of the prompt that the span fills. */
+static void note_block_ends(cmi_engine *engine, const cmi_scheduler_span *span, const float *hidden)
+{
+    const size_t width = engine->instance->config.hidden_size;
+    const uint32_t n_keys = engine->slots[span->slot].n_keys;
+    const uint32_t n_before = span->position / CMI_CONTENT_BLOCK_TOKENS;
+    const uint32_t n_full = (span->position + span->n_rows) / CMI_CONTENT_BLOCK_TOKENS;
+    for (uint32_t block = n_before; block < CMI_MIN(n_full, n_keys); block++) {
+        cmi_block_end *end = &engine->block_ends[engine->n_block_ends++];
+        uint32_t row = (block + 1) * CMI_CONTENT_BLOCK_TOKENS - 1 - span->position;
+        end->slot = span->slot;
+        end->block_idx = block;
+        memcpy(end->hidden, hidden + row * width, width * sizeof *hidden);
+    }
+}
+
+void cmi_engine_keep_block_ends(cmi_engine *engine, const cmi_scheduler_sealed *sealed,
+                                uint32_t n_sealed)
+{
+    const size_t width = engine->instance->config.hidden_size;
+    for (uint32_t i = 0; i < n_sealed; i++) {
+        for (uint32_t k = 0; k < engine->n_block_ends && !sealed[i].is_duplicate; k++) {
+            const cmi_block_end *end = &engine->block_ends[k];
+            if (end->slot == sealed[i].slot && end->block_idx == sealed[i].block_idx) {
+                memcpy(engine->block_hidden + sealed[i].cache_idx * width, end->hidden,
+                       width * sizeof *end->hidden);
+            }
+        }
+    }
+}
+
+/* Prompt tokens: slots position .. of rows whose hidden state is the one before. For every prompt,
+ * whether it is drafted for or not: its blocks may go to the cache, which has them for others. */
 static void add_prefill(mtp_pass *pass, const cmi_scheduler_plan *plan)
 {
     cmi_engine *engine = pass->engine;
     const size_t width = engine->instance->config.hidden_size;
     const float *hidden = cmi_forward_hidden(engine->instance->forward);
+    engine->n_block_ends = 0;
     for (uint32_t i = 0; i < plan->n_spans; i++) {
         const cmi_scheduler_span *span = &plan->spans[i];
         cmi_engine_slot *slot = &engine->slots[span->slot];
-        if (span->is_prefill && goes_on(slot)) {
+        if (span->is_prefill) {
             const uint32_t *prompt = cmi_request_prompt(slot->request);
             uint32_t first = span->position == 0 ? 1 : 0; /* position 0 has none before it */
             for (uint32_t k = first; k < span->n_rows; k++) {
@@ -133,6 +166,7 @@ static void add_prefill(mtp_pass *pass, const cmi_scheduler_plan *plan)
             if (span->n_rows > first) {
                 add_span(pass, slot, span->position + first, span->n_rows - first, true);
             }
+            note_block_ends(engine, span, hidden);
             memcpy(slot->seat->hidden, hidden + (span->n_rows - 1) * width, width * sizeof *hidden);
         }
         hidden += span->n_rows * width;

@@ -25,7 +25,10 @@
 #include "kernels/attention.h"
 #include "model/config.h"
 
-enum { CMI_KV_PAGE_TOKENS = CMI_ATTN_TILE };
+enum {
+    CMI_KV_PAGE_TOKENS = CMI_ATTN_TILE,
+    CMI_KV_LAYOUT_VERSION = 1, /* of a page's bytes, and of the mathematics that make them */
+};
 
 typedef struct cmi_kv_layout {
     cmi_dtype dtype;         /* of the latent tile: F32, BF16 or I8 */

@@ -12,10 +12,15 @@ typedef struct slot_list {
 struct cmi_scheduler {
     cmi_scheduler_options opt;
     cmi_scheduler_slot *slots;
-    slot_list waiting; /* [n_slots] */
-    slot_list running; /* [max_num_seqs] */
-    uint32_t n_free_pages;
+    slot_list waiting;         /* [n_slots] */
+    slot_list running;         /* [max_num_seqs] */
+    cmi_page_id **free_tables; /* [max_num_seqs] a stack: page tables of max_tokens */
+    uint32_t n_free_tables;
     uint64_t n_arrived;
+    cmi_prefix_account account;
+    cmi_scheduler_sealed *sealed; /* [max_rows / block + max_num_seqs] */
+    uint32_t n_sealed;
+    uint64_t now_ns; /* of the call at hand */
     /* the plan */
     uint32_t *preempted;       /* [max_num_seqs] */
     uint32_t *admitted;        /* [max_num_seqs] */
@@ -36,6 +41,13 @@ static void *cut(uint8_t *base, size_t *at, size_t n, size_t item_bytes)
     return piece;
 }
 
+/* Of one sequence. A cached prompt is looked up in whole blocks. */
+static size_t table_pages(const cmi_scheduler_options *opt)
+{
+    return CMI_ROUND_UP(CMI_DIV_UP(opt->max_tokens, (uint32_t)CMI_PAGE_TOKENS),
+                        (uint32_t)CMI_BLOCK_PAGES);
+}
+
 static size_t cut_all(cmi_scheduler *s, const cmi_scheduler_options *opt, uint8_t *base)
 {
     size_t at = 0, n_seqs = opt->max_num_seqs;
@@ -46,6 +58,16 @@ static size_t cut_all(cmi_scheduler *s, const cmi_scheduler_options *opt, uint8_
     s->preempted = cut(base, &at, n_seqs, sizeof *s->preempted);
     s->admitted = cut(base, &at, n_seqs, sizeof *s->admitted);
     s->spans = cut(base, &at, n_seqs, sizeof *s->spans);
+    s->sealed =
+        cut(base, &at, opt->max_rows / CMI_CONTENT_BLOCK_TOKENS + n_seqs, sizeof *s->sealed);
+    s->free_tables = cut(base, &at, n_seqs, sizeof *s->free_tables);
+    s->n_free_tables = 0;
+    for (size_t i = 0; i < n_seqs; i++) {
+        cmi_page_id *table = cut(base, &at, table_pages(opt), sizeof *table);
+        if (base != NULL) {
+            s->free_tables[s->n_free_tables++] = table;
+        }
+    }
     return at;
 }
 
@@ -63,7 +85,7 @@ cmi_scheduler *cmi_scheduler_init(void *memory, const cmi_scheduler_options *opt
     cmi_scheduler *s = memory;
     memset(memory, 0, cmi_scheduler_bytes(opt));
     s->opt = *opt;
-    s->n_free_pages = opt->n_pages;
+
     cut_all(s, opt, memory);
     return s;
 }
@@ -80,7 +102,8 @@ static void move_on(cmi_scheduler_slot *slot, cmi_request_event event)
 static bool is_before(const cmi_scheduler *s, uint32_t a, uint32_t b)
 {
     const cmi_scheduler_slot *x = &s->slots[a], *y = &s->slots[b];
-    return x->priority < y->priority || (x->priority == y->priority && x->order < y->order);
+    return x->request.priority < y->request.priority ||
+           (x->request.priority == y->request.priority && x->order < y->order);
 }
 
 /* From the back: what comes in is mostly the last in order. */
@@ -104,53 +127,102 @@ static void take_out(slot_list *list, uint32_t slot)
     memmove(list->slots + at, list->slots + at + 1, (list->n - at) * sizeof *list->slots);
 }
 
-static uint32_t pages_for(const cmi_scheduler *s, uint32_t n_tokens)
+static uint32_t pages_for(uint32_t n_tokens)
 {
-    return CMI_DIV_UP(n_tokens, s->opt.page_tokens);
+    return CMI_DIV_UP(n_tokens, (uint32_t)CMI_PAGE_TOKENS);
+}
+
+/* Of a slot's own pages; 0 is nobody. */
+static uint64_t owner_of(const cmi_scheduler *s, const cmi_scheduler_slot *slot)
+{
+    return (uint64_t)(slot - s->slots) + 1;
 }
 
 static void release_pages(cmi_scheduler *s, cmi_scheduler_slot *slot)
 {
-    s->n_free_pages += slot->n_pages;
-    slot->n_pages = 0;
-    slot->n_stored = 0;
-    slot->n_drafts = 0;
+    const uint32_t n_shared = slot->n_blocks * CMI_BLOCK_PAGES;
+    if (slot->pages == NULL) {
+        return;
+    }
+    cmi_page_pool_release(s->opt.pool, owner_of(s, slot), slot->n_pages - n_shared,
+                          slot->pages + n_shared);
+    cmi_prefix_cache_release(s->opt.cache, s->now_ns, slot->tip);
+    s->free_tables[s->n_free_tables++] = slot->pages;
+    slot->pages = NULL;
+    slot->tip = CMI_BLOCK_NONE;
+    slot->n_pages = slot->n_blocks = slot->n_stored = slot->n_drafts = 0;
 }
 
 /* ---- what happened -----------------------------------------------------------------------------
  */
 
-void cmi_scheduler_arrive(cmi_scheduler *s, uint32_t slot, uint32_t n_prompt, uint32_t n_total,
-                          int32_t priority)
+void cmi_scheduler_arrive(cmi_scheduler *s, uint32_t slot, const cmi_scheduler_request *request)
 {
     cmi_scheduler_slot *new = &s->slots[slot];
     cmi_request_state state = new->state;
-    assert(slot < s->opt.n_slots && n_prompt >= 1 && n_prompt < n_total);
-    assert(pages_for(s, n_total) <= s->opt.n_pages);
-    *new = (cmi_scheduler_slot){.state = state,
-                                .priority = priority,
-                                .order = s->n_arrived++,
-                                .n_prompt = n_prompt,
-                                .n_total = n_total};
+    assert(slot < s->opt.n_slots && request->n_prompt >= 1);
+    assert(request->n_prompt < request->n_total && request->n_total <= s->opt.max_tokens);
+    assert(pages_for(request->n_total) <= cmi_page_pool_size(s->opt.pool));
+    *new = (cmi_scheduler_slot){
+        .state = state, .request = *request, .order = s->n_arrived++, .tip = CMI_BLOCK_NONE};
     move_on(new, CMI_REQUEST_ARRIVE);
     insert(s, &s->waiting, slot);
 }
 
-void cmi_scheduler_finish(cmi_scheduler *s, uint32_t slot)
+void cmi_scheduler_finish(cmi_scheduler *s, uint64_t now_ns, uint32_t slot)
 {
     cmi_scheduler_slot *ended = &s->slots[slot];
     bool waits = ended->state == CMI_REQUEST_QUEUED;
+    s->now_ns = now_ns;
     move_on(ended, CMI_REQUEST_FINISH);
     take_out(waits ? &s->waiting : &s->running, slot);
     release_pages(s, ended);
 }
 
-void cmi_scheduler_step_done(cmi_scheduler *s, const cmi_scheduler_outcome *outcomes)
+/* Gives the next block of the prompt to the cache. False: there is no room for it. */
+static bool seal_block(cmi_scheduler *s, cmi_scheduler_slot *slot)
 {
+    cmi_page_id *pages = slot->pages + slot->n_blocks * CMI_BLOCK_PAGES;
+    cmi_prefix_block block = {.key = slot->request.keys[slot->n_blocks],
+                              .space_tag = slot->request.space_tag,
+                              .parent = slot->tip,
+                              .owner = owner_of(s, slot)};
+    cmi_prefix_inserted inserted;
+    memcpy(block.pages, pages, sizeof block.pages);
+    if (cmi_prefix_cache_insert(s->opt.cache, s->now_ns, &block, &inserted) != CMI_OK) {
+        return false;
+    }
+    memcpy(pages, inserted.pages, sizeof inserted.pages);
+    s->sealed[s->n_sealed++] = (cmi_scheduler_sealed){.slot = (uint32_t)(slot - s->slots),
+                                                      .block_idx = slot->n_blocks,
+                                                      .cache_idx = inserted.tip.idx,
+                                                      .is_duplicate = inserted.is_duplicate};
+    slot->tip = inserted.tip;
+    slot->n_blocks++;
+    return true;
+}
+
+static void seal_full_blocks(cmi_scheduler *s, cmi_scheduler_slot *slot)
+{
+    uint32_t n_full = slot->n_stored / CMI_CONTENT_BLOCK_TOKENS;
+    n_full = CMI_MIN(n_full, slot->request.n_keys);
+    while (slot->n_blocks < n_full && !slot->is_refused) {
+        slot->is_refused = !seal_block(s, slot);
+    }
+}
+
+const cmi_scheduler_sealed *cmi_scheduler_step_done(cmi_scheduler *s, uint64_t now_ns,
+                                                    const cmi_scheduler_outcome *outcomes,
+                                                    uint32_t *n_sealed_out)
+{
+    s->now_ns = now_ns;
     for (uint32_t i = 0; i < s->n_spans; i++) {
         const cmi_scheduler_span *span = &s->spans[i];
         cmi_scheduler_slot *slot = &s->slots[span->slot];
         slot->n_stored += span->n_rows - span->n_drafts;
+        if (span->is_prefill) {
+            seal_full_blocks(s, slot);
+        }
         if (span->samples) {
             assert(outcomes[i].n_new >= 1 && outcomes[i].n_new <= 1 + span->n_drafts);
             assert(outcomes[i].n_drafts <= s->opt.max_drafts);
@@ -158,11 +230,13 @@ void cmi_scheduler_step_done(cmi_scheduler *s, const cmi_scheduler_outcome *outc
             slot->n_generated += outcomes[i].n_new;
             slot->n_drafts = outcomes[i].n_drafts;
         }
-        if (slot->state == CMI_REQUEST_PREFILL && slot->n_stored == slot->n_prompt) {
+        if (slot->state == CMI_REQUEST_PREFILL && slot->n_stored == slot->request.n_prompt) {
             move_on(slot, CMI_REQUEST_PROMPT_DONE);
         }
     }
     s->n_spans = 0;
+    *n_sealed_out = s->n_sealed;
+    return s->sealed;
 }
 
 /* ---- the plan ----------------------------------------------------------------------------------
@@ -183,21 +257,30 @@ static uint32_t preempt_last(cmi_scheduler *s)
 static uint32_t pages_with_drafts(const cmi_scheduler *s, const cmi_scheduler_slot *seq,
                                   uint32_t n_tokens)
 {
-    return pages_for(s, CMI_MIN(n_tokens + s->opt.max_drafts, seq->n_total));
+    return pages_for(CMI_MIN(n_tokens + s->opt.max_drafts, seq->request.n_total));
+}
+
+static bool acquire_pages(cmi_scheduler *s, cmi_scheduler_slot *slot, uint32_t n_pages)
+{
+    if (n_pages > slot->n_pages) {
+        if (cmi_prefix_cache_acquire_pages(s->opt.cache, s->now_ns, owner_of(s, slot),
+                                           n_pages - slot->n_pages,
+                                           slot->pages + slot->n_pages) != CMI_OK) {
+            return false;
+        }
+        slot->n_pages = n_pages;
+    }
+    return true;
 }
 
 /* Makes the sequence hold pages for n_tokens. False: it was itself the last in order. */
 static bool hold_pages(cmi_scheduler *s, uint32_t slot, uint32_t n_tokens)
 {
-    uint32_t n = pages_with_drafts(s, &s->slots[slot], n_tokens);
-    while (n > s->slots[slot].n_pages && n - s->slots[slot].n_pages > s->n_free_pages) {
+    uint32_t n_pages = pages_with_drafts(s, &s->slots[slot], n_tokens);
+    while (!acquire_pages(s, &s->slots[slot], n_pages)) {
         if (preempt_last(s) == slot) {
             return false;
         }
-    }
-    if (n > s->slots[slot].n_pages) {
-        s->n_free_pages -= n - s->slots[slot].n_pages;
-        s->slots[slot].n_pages = n;
     }
     return true;
 }
@@ -205,7 +288,7 @@ static bool hold_pages(cmi_scheduler *s, uint32_t slot, uint32_t n_tokens)
 /* Tokens of the sequence that are known: rows may run up to here. */
 static uint32_t n_known(const cmi_scheduler_slot *slot)
 {
-    return slot->n_prompt + slot->n_generated;
+    return slot->request.n_prompt + slot->n_generated;
 }
 
 static void add_span(cmi_scheduler *s, uint32_t slot, uint32_t n_rows, uint32_t n_drafts,
@@ -217,6 +300,7 @@ static void add_span(cmi_scheduler *s, uint32_t slot, uint32_t n_rows, uint32_t 
                              .position = seq->n_stored,
                              .n_rows = n_rows + n_drafts,
                              .n_drafts = n_drafts,
+                             .pages = seq->pages,
                              .n_pages = seq->n_pages,
                              .is_prefill = is_prefill,
                              .samples = seq->n_stored + n_rows == n_known(seq)};
@@ -227,7 +311,7 @@ static void add_span(cmi_scheduler *s, uint32_t slot, uint32_t n_rows, uint32_t 
 /* Drafts that may run behind the last known token: none whose token could not be used. */
 static uint32_t usable_drafts(const cmi_scheduler_slot *seq)
 {
-    return CMI_MIN(seq->n_drafts, seq->n_total - 1 - n_known(seq));
+    return CMI_MIN(seq->n_drafts, seq->request.n_total - 1 - n_known(seq));
 }
 
 /* One row for every sequence that decodes is always there: max_decode_rows >= max_num_seqs. Known
@@ -257,19 +341,43 @@ static void plan_decode(cmi_scheduler *s)
     }
 }
 
-/* Whether the head of the queue may begin, and its pages if so. */
+/* Holds what the cache has of the prompt, and pages for the rest of it if there are any. */
+static bool begin_sequence(cmi_scheduler *s, cmi_scheduler_slot *seq, uint32_t n_kept)
+{
+    const cmi_scheduler_request *r = &seq->request;
+    cmi_prefix_query query = {.keys = r->keys,
+                              .n_keys = r->n_keys,
+                              .prompt_tokens = r->n_prompt,
+                              .space_tag = r->space_tag,
+                              .is_skipped = r->skips_cache,
+                              .skip_reason = r->skip_reason};
+    cmi_prefix_hit hit;
+    seq->pages = s->free_tables[--s->n_free_tables];
+    cmi_prefix_cache_lookup(s->opt.cache, &query, &hit, seq->pages);
+    seq->tip = hit.tip;
+    seq->n_blocks = hit.n_blocks;
+    seq->n_pages = hit.n_blocks * CMI_BLOCK_PAGES;
+    seq->n_stored = seq->n_cached = hit.n_blocks * CMI_CONTENT_BLOCK_TOKENS;
+    seq->is_refused = false;
+    uint32_t n_pages = pages_with_drafts(s, seq, n_known(seq));
+    if (n_pages - seq->n_pages + n_kept > cmi_prefix_cache_room(s->opt.cache) ||
+        !acquire_pages(s, seq, n_pages)) {
+        release_pages(s, seq);
+        return false;
+    }
+    cmi_prefix_account_add(&s->account, &hit.account);
+    return true;
+}
+
+/* Whether the head of the queue may begin; it does then. */
 static bool admit(cmi_scheduler *s, uint32_t n_decoding)
 {
     uint32_t slot = s->waiting.slots[0];
-    cmi_scheduler_slot *seq = &s->slots[slot];
-    uint32_t n_pages = pages_with_drafts(s, seq, n_known(seq));
     uint32_t n_kept = s->running.n == 0 ? 0 : n_decoding; /* for those who will want one soon */
-    if (s->running.n == s->opt.max_num_seqs || n_pages + n_kept > s->n_free_pages) {
+    if (s->running.n == s->opt.max_num_seqs || !begin_sequence(s, &s->slots[slot], n_kept)) {
         return false;
     }
-    seq->n_pages = n_pages;
-    s->n_free_pages -= n_pages;
-    move_on(seq, CMI_REQUEST_ADMIT);
+    move_on(&s->slots[slot], CMI_REQUEST_ADMIT);
     take_out(&s->waiting, slot);
     insert(s, &s->running, slot);
     s->admitted[s->n_admitted++] = slot;
@@ -289,16 +397,18 @@ static void plan_prefill(cmi_scheduler *s)
         uint32_t slot = s->running.slots[i];
         const cmi_scheduler_slot *seq = &s->slots[slot];
         if (seq->state == CMI_REQUEST_PREFILL) {
-            uint32_t n = CMI_MIN(seq->n_prompt - seq->n_stored, budget);
+            uint32_t n = CMI_MIN(seq->request.n_prompt - seq->n_stored, budget);
             add_span(s, slot, n, 0, true);
             budget -= n;
         }
     }
 }
 
-bool cmi_scheduler_plan_step(cmi_scheduler *s, cmi_scheduler_plan *plan_out)
+bool cmi_scheduler_plan_step(cmi_scheduler *s, uint64_t now_ns, cmi_scheduler_plan *plan_out)
 {
     assert(s->n_spans == 0);
+    s->now_ns = now_ns;
+    s->n_sealed = 0;
     s->n_preempted = s->n_admitted = s->n_rows = s->n_decode_rows = 0;
     plan_decode(s);
     plan_prefill(s);
@@ -328,7 +438,7 @@ uint32_t cmi_scheduler_n_running(const cmi_scheduler *s)
     return s->running.n;
 }
 
-uint32_t cmi_scheduler_n_free_pages(const cmi_scheduler *s)
+const cmi_prefix_account *cmi_scheduler_prefix_account(const cmi_scheduler *s)
 {
-    return s->n_free_pages;
+    return &s->account;
 }

@@ -10,8 +10,10 @@
  *    (it was preempted) runs several of them in one span.
  *  - What is left of the step goes to prompts in order, in chunks. While others decode, prompts get
  *    at most max_prefill_rows of a step, so that a long prompt delays them by a bounded time.
- *  - The queue is left in order of priority, then arrival. Its head is admitted when the pages of
- *    its whole prompt are free, beside one for each sequence that decodes; nobody overtakes it.
+ *  - The queue is left in order of priority, then arrival. Its head is admitted when there are
+ * pages for its whole prompt, beside one for each sequence that decodes; nobody overtakes it.
+ * Blocks of the prompt that the prefix cache has are not computed, and full blocks that were are
+ * given to it. Idle cached blocks count as room.
  *  - Behind the last known token of a sequence run its drafts (speculation), if rows are left: the
  *    owner says after a step how many there are, and how many tokens came of the last ones.
  *  - A sequence that needs a page when none is free takes those of the last in that order, perhaps
@@ -23,6 +25,7 @@
 #ifndef CMI_POLICY_SCHEDULER_H
 #define CMI_POLICY_SCHEDULER_H
 
+#include "policy/prefix_cache.h"
 #include "policy/request_state.h"
 
 typedef struct cmi_scheduler_options {
@@ -34,21 +37,42 @@ typedef struct cmi_scheduler_options {
     uint32_t max_span_rows;    /* of a decode span: known tokens that run together */
     uint32_t max_drafts;       /* of a sequence; a span has so many rows more. Pages are held for as
                                   many positions ahead: a draft's own KV goes there */
-    uint32_t page_tokens;
-    uint32_t n_pages;
+    uint32_t max_tokens;       /* of a sequence */
+    /* Both outlive the scheduler and are its own meanwhile. */
+    cmi_page_pool *pool;
+    cmi_prefix_cache *cache; /* over pool; perhaps for no block */
 } cmi_scheduler_options;
+
+/* A request as it comes. */
+typedef struct cmi_scheduler_request {
+    uint32_t n_prompt; /* >= 1 */
+    uint32_t n_total;  /* prompt and all tokens that it may generate; <= max_tokens, and its pages
+                          fit the pool */
+    int32_t priority;  /* lower goes first */
+    /* For the prefix cache: keys of the prompt's full blocks, which live as long as the request;
+     * with n_keys 0 its blocks are not given to the cache either. */
+    const cmi_content_key *keys;
+    uint32_t n_keys;
+    uint64_t space_tag;
+    bool skips_cache; /* is not to find anything, for this reason */
+    cmi_prefix_loss skip_reason;
+} cmi_scheduler_request;
 
 /* What the scheduler knows of a request. */
 typedef struct cmi_scheduler_slot {
     cmi_request_state state;
-    int32_t priority; /* lower goes first */
-    uint64_t order;   /* of arrival */
-    uint32_t n_prompt;
-    uint32_t n_total;     /* tokens that it may ever have */
+    cmi_scheduler_request request;
+    uint64_t order;       /* of arrival */
     uint32_t n_generated; /* tokens that were sampled */
     uint32_t n_drafts;    /* that the next step may try */
     uint32_t n_stored;    /* positions whose KV is there */
-    uint32_t n_pages;     /* held */
+    uint32_t n_cached;    /* of them found in the cache when it was last admitted */
+    /* While it runs: its KV, and the chain of cached blocks that it begins with. */
+    cmi_page_id *pages; /* [n_pages] */
+    uint32_t n_pages;
+    uint32_t n_blocks; /* of the chain */
+    cmi_block_id tip;
+    bool is_refused; /* the cache had no room for a block of it: those behind stay its own */
 } cmi_scheduler_slot;
 
 /* Rows of one sequence in a step: positions position .. position + n_rows - 1. */
@@ -56,8 +80,9 @@ typedef struct cmi_scheduler_span {
     uint32_t slot;
     uint32_t position;
     uint32_t n_rows;
-    uint32_t n_drafts; /* the last rows, of tokens that are not certain */
-    uint32_t n_pages;  /* that the sequence holds from now on: take what it lacks */
+    uint32_t n_drafts;        /* the last rows, of tokens that are not certain */
+    const cmi_page_id *pages; /* of the sequence, for all rows and drafts' KV */
+    uint32_t n_pages;
     bool is_prefill;
     bool samples; /* logits of the last row and of those before its drafts give tokens */
 } cmi_scheduler_span;
@@ -68,7 +93,15 @@ typedef struct cmi_scheduler_outcome {
     uint32_t n_drafts; /* for the next step; <= max_drafts */
 } cmi_scheduler_outcome;
 
-/* In this order: the preempted give their pages back, the admitted begin, the spans run. */
+/* A block of a prompt that the cache has from now on. */
+typedef struct cmi_scheduler_sealed {
+    uint32_t slot;
+    uint32_t block_idx; /* of the prompt */
+    uint32_t cache_idx; /* where the hidden state of its last position belongs */
+    bool is_duplicate;  /* it lies there already */
+} cmi_scheduler_sealed;
+
+/* In this order: the preempted lose their KV, the admitted begin, the spans run. */
 typedef struct cmi_scheduler_plan {
     const uint32_t *preempted; /* slots */
     const uint32_t *admitted;
@@ -85,25 +118,27 @@ size_t cmi_scheduler_bytes(const cmi_scheduler_options *opt);
 /* Builds a scheduler in memory of that many bytes, aligned for any type, which must outlive it. */
 cmi_scheduler *cmi_scheduler_init(void *memory, const cmi_scheduler_options *opt);
 
-/* A request in slot, which is free. n_prompt >= 1; n_total, prompt and all tokens that it may
- * generate, fits n_pages. Later calls name requests by slot. O(waiting). */
-void cmi_scheduler_arrive(cmi_scheduler *s, uint32_t slot, uint32_t n_prompt, uint32_t n_total,
-                          int32_t priority);
+/* A request in slot, which is free. Later calls name requests by slot. O(waiting). */
+void cmi_scheduler_arrive(cmi_scheduler *s, uint32_t slot, const cmi_scheduler_request *request);
 
-/* The request ends, whatever its state; its pages are free. O(waiting + running). */
-void cmi_scheduler_finish(cmi_scheduler *s, uint32_t slot);
+/* The request ends, whatever its state. O(waiting + running + its pages). */
+void cmi_scheduler_finish(cmi_scheduler *s, uint64_t now_ns, uint32_t slot);
 
 /* Plans the next step; false when nobody is there. Valid until the next call. The caller performs
  * the whole of it, then calls cmi_scheduler_step_done. O(running), and O(waiting) for each request
  * preempted. */
-bool cmi_scheduler_plan_step(cmi_scheduler *s, cmi_scheduler_plan *plan_out);
+bool cmi_scheduler_plan_step(cmi_scheduler *s, uint64_t now_ns, cmi_scheduler_plan *plan_out);
 
-/* The planned step has run. outcomes: [n_spans] of the plan, read where a span samples. */
-void cmi_scheduler_step_done(cmi_scheduler *s, const cmi_scheduler_outcome *outcomes);
+/* The planned step has run. outcomes: [n_spans] of the plan, read where a span samples. Returns the
+ * blocks that went to the cache with it: [*n_sealed_out], valid until the next plan. */
+const cmi_scheduler_sealed *cmi_scheduler_step_done(cmi_scheduler *s, uint64_t now_ns,
+                                                    const cmi_scheduler_outcome *outcomes,
+                                                    uint32_t *n_sealed_out);
 
 const cmi_scheduler_slot *cmi_scheduler_slot_get(const cmi_scheduler *s, uint32_t slot);
 uint32_t cmi_scheduler_n_waiting(const cmi_scheduler *s);
 uint32_t cmi_scheduler_n_running(const cmi_scheduler *s);
-uint32_t cmi_scheduler_n_free_pages(const cmi_scheduler *s);
+/* Where the prompts' tokens went since init, for every admission. */
+const cmi_prefix_account *cmi_scheduler_prefix_account(const cmi_scheduler *s);
 
 #endif

@@ -262,6 +262,10 @@ static void write_engine(const cmi_metrics *m, const cmi_engine_info *info,
     write_engine_value(m, "vllm:num_preemptions_total", "counter",
                        "Requests set back to the queue to free KV pages.",
                        (double)stats->n_preemptions, out);
+    write_engine_value(m, "vllm:prefix_cache_queries_total", "counter",
+                       "Prompt tokens of admitted requests.", (double)stats->n_prefix_queried, out);
+    write_engine_value(m, "vllm:prefix_cache_hits_total", "counter",
+                       "Of them found in the prefix cache.", (double)stats->n_prefix_hits, out);
     write_engine_value(m, "vllm:prompt_tokens_total", "counter", "Prompt tokens computed.",
                        (double)stats->n_prompt_tokens, out);
     write_engine_value(m, "vllm:generation_tokens_total", "counter", "Tokens generated.",

@@ -4,7 +4,7 @@
  * two relaxed atomic additions: no lock, no allocation, any thread. What the engine counts itself
  * (running, waiting, tokens) is not kept here but read from its stats when a scrape comes.
  * Left out because it would not be true: vllm:iteration_tokens_total (the engine keeps a sum, no
- * distribution) and the prefix cache counters (there is no such cache). */
+ * distribution). */
 #ifndef CMI_SERVER_METRICS_H
 #define CMI_SERVER_METRICS_H
 

@@ -11,7 +11,7 @@
 #include "engine/engine.h"
 #include "engine/instance.h"
 
-enum { MAX_REQUESTS = 40, MAX_PROMPT = 150, MAX_OUTPUT = 40, DEADLINE_MS = 120000 };
+enum { MAX_REQUESTS = 40, MAX_PROMPT = 210, MAX_OUTPUT = 40, DEADLINE_MS = 120000 };
 
 typedef struct answer {
     uint32_t tokens[MAX_OUTPUT];
@@ -26,6 +26,7 @@ typedef struct run_options {
     uint32_t n_threads, max_num_seqs, chunk, max_prefill_rows;
     uint64_t n_kv_tokens; /* 0: plenty */
     uint32_t max_drafts;
+    bool no_prefix_cache;
     bool backwards; /* the order in which requests come */
     bool must_preempt;
 } run_options;
@@ -100,6 +101,26 @@ static void collect(cmi_engine *engine, answer *answers, uint32_t n)
     }
 }
 
+static void submit_all(cmi_engine *engine, uint32_t vocab_size, bool backwards)
+{
+    uint32_t n = n_requests();
+    cmi_error err = {0};
+    for (uint32_t k = 0; k < n; k++) {
+        cmi_request *request = make_request(backwards ? n - 1 - k : k, vocab_size);
+        assert_int_equal(cmi_engine_submit(engine, request, &err), CMI_OK);
+        cmi_free(request);
+    }
+}
+
+static void expect_same(const answer *want, const answer *got, const char *when)
+{
+    for (uint32_t i = 0; i < n_requests(); i++) {
+        if (memcmp(&want[i], &got[i], sizeof *got) != 0) {
+            fail_msg("%s: request %u has another answer", when, i);
+        }
+    }
+}
+
 static answer *run(const run_options *opt)
 {
     char dir[512];
@@ -119,18 +140,20 @@ static answer *run(const run_options *opt)
     cmi_instance *in;
     cmi_engine *engine;
     cmi_engine_options engine_options = {.max_prefill_rows = opt->max_prefill_rows,
-                                         .max_drafts = opt->max_drafts};
+                                         .max_drafts = opt->max_drafts,
+                                         .no_prefix_cache = opt->no_prefix_cache};
     assert_int_equal(cmi_instance_open(&in, &options, &err), CMI_OK);
     assert_int_equal(cmi_engine_start(&engine, in, &engine_options, &err), CMI_OK);
     answer *answers = cmi_alloc(MAX_REQUESTS, sizeof *answers);
-    uint32_t n = n_requests();
-    for (uint32_t k = 0; k < n; k++) {
-        uint32_t i = opt->backwards ? n - 1 - k : k;
-        cmi_request *request = make_request(i, in->config.vocab_size);
-        assert_int_equal(cmi_engine_submit(engine, request, &err), CMI_OK);
-        cmi_free(request);
+    submit_all(engine, in->config.vocab_size, opt->backwards);
+    collect(engine, answers, n_requests());
+    if (!opt->no_prefix_cache) { /* once more, on what is cached now */
+        answer *again = cmi_alloc(MAX_REQUESTS, sizeof *again);
+        submit_all(engine, in->config.vocab_size, !opt->backwards);
+        collect(engine, again, n_requests());
+        expect_same(answers, again, "the second time");
+        cmi_free(again);
     }
-    collect(engine, answers, n);
     cmi_engine_stats stats;
     cmi_engine_stats_get(engine, &stats);
     assert_int_equal(stats.n_kv_pages_used, 0);
@@ -138,9 +161,14 @@ static answer *run(const run_options *opt)
     assert_true(!opt->must_preempt || stats.n_preemptions > 0);
     assert_int_equal(stats.n_draft_tokens > 0, opt->max_drafts > 0);
     assert_true(stats.n_accepted_tokens <= stats.n_draft_tokens);
-    print_message("%u drafts at most: %llu steps, %llu of %llu drafts right\n", opt->max_drafts,
-                  (unsigned long long)stats.n_steps, (unsigned long long)stats.n_accepted_tokens,
-                  (unsigned long long)stats.n_draft_tokens);
+    assert_true(opt->no_prefix_cache ? stats.n_prefix_hits == 0
+                                     : stats.n_prefix_hits > 0 || opt->n_kv_tokens > 0);
+    print_message(
+        "%llu steps, %llu preemptions, %llu of %llu prompt tokens cached, %llu of %llu "
+        "drafts right\n",
+        (unsigned long long)stats.n_steps, (unsigned long long)stats.n_preemptions,
+        (unsigned long long)stats.n_prefix_hits, (unsigned long long)stats.n_prefix_queried,
+        (unsigned long long)stats.n_accepted_tokens, (unsigned long long)stats.n_draft_tokens);
     cmi_engine_stop(engine);
     cmi_instance_close(in);
     return answers;
@@ -149,7 +177,8 @@ static answer *run(const run_options *opt)
 static void answers_do_not_depend_on_company(void **state)
 {
     (void)state;
-    static const run_options alone = {.n_threads = 1, .max_num_seqs = 1, .chunk = 512};
+    static const run_options alone = {
+        .n_threads = 1, .max_num_seqs = 1, .chunk = 512, .no_prefix_cache = true};
     static const run_options variants[] = {
         {.n_threads = 2, .max_num_seqs = 40, .chunk = 512},
         {.n_threads = 2, .max_num_seqs = 16, .chunk = 64, .backwards = true},
@@ -172,11 +201,9 @@ static void answers_do_not_depend_on_company(void **state)
     answer *want = run(&alone);
     for (uint32_t v = 0; v < CMI_LEN(variants); v++) {
         answer *got = run(&variants[v]);
-        for (uint32_t i = 0; i < n_requests(); i++) {
-            if (memcmp(&want[i], &got[i], sizeof *got) != 0) {
-                fail_msg("variant %u: request %u has another answer", v, i);
-            }
-        }
+        char name[32];
+        (void)snprintf(name, sizeof name, "variant %u", v);
+        expect_same(want, got, name);
         cmi_free(got);
     }
     cmi_free(want);
