@@ -32,10 +32,14 @@ static void print_help(const cmi_option *own, const cmi_option *model)
         "Usage: cminfer bench MODEL [OPTION]...\n"
         "       cminfer bench --config FILE --random-weights [OPTION]...\n"
         "       cminfer bench --kernels | --machine [OPTION]...\n"
+        "       cminfer bench serve [OPTION]...\n"
         "\n"
         "Measures prefill (pp) and decode (tg) of a model, the kernels, or the machine's limits,\n"
         "and says which share of the limits was reached: they are measured in the same run, in\n"
-        "turn with everything else. docs/PERF.md says how the share is computed.\n");
+        "turn with everything else. docs/PERF.md says how the share is computed.\n"
+        "\n"
+        "bench serve puts a load on a server, this one or another; \"cminfer bench serve --help\"\n"
+        "lists its options.\n");
     cmi_options_print("Options:", own);
     cmi_options_print("Model:", model);
     printf("\nExamples:\n"
@@ -45,7 +49,8 @@ static void print_help(const cmi_option *own, const cmi_option *model)
            "  cminfer bench --config config.json --random-weights -p 32,512 -n 0 --stages \\\n"
            "      --routing zipf\n"
            "  cminfer bench --kernels --only gemm_i8 --shapes 512x7168x7168,8x7168x7168 --json\n"
-           "  cminfer bench --machine --profile machine.json\n");
+           "  cminfer bench --machine --profile machine.json\n"
+           "  cminfer bench serve --num-prompts 100 --request-rate 10\n");
 }
 
 /* "1,8,32" */
@@ -287,6 +292,9 @@ static void make_table(cmi_option table[OWN_ROWS], bench_options *opt)
 
 int cmi_cmd_bench(int argc, char **argv)
 {
+    if (argc > 0 && strcmp(argv[0], "serve") == 0) {
+        return cmi_cmd_bench_serve(argc - 1, argv + 1);
+    }
     bench_options opt = {.seconds = 0.5, .pool_mib = 1024, .models_options = {.repetitions = 3}};
     cmi_option own_table[OWN_ROWS];
     make_table(own_table, &opt);

@@ -15,7 +15,8 @@ static const command commands[] = {
     {"serve", "serve a model through the OpenAI API", cmi_cmd_serve},
     {"score", "print logprobs and top logits of given tokens as JSON lines", cmi_cmd_score},
     {"eval", "count exact matches on a file of tasks", cmi_cmd_eval},
-    {"bench", "measure a model, the kernels or the machine against its limits", cmi_cmd_bench},
+    {"bench", "measure a model, the kernels, the machine's limits, or a server under load",
+     cmi_cmd_bench},
 };
 
 static const command *find_command(const char *name)
@@ -53,12 +54,13 @@ static int print_help(void)
     return CMI_EXIT_OK;
 }
 
-static int print_command_help(const char *name)
+/* sub names a command's subcommand, or is NULL. */
+static int print_command_help(const char *name, char *sub)
 {
     char help[] = "--help";
-    char *argv[] = {help, NULL};
+    char *argv[] = {sub != NULL ? sub : help, help, NULL};
     const command *found = find_command(name);
-    return found != NULL ? found->fn(1, argv) : unknown_command(name);
+    return found != NULL ? found->fn(sub != NULL ? 2 : 1, argv) : unknown_command(name);
 }
 
 static int run_command(int argc, char **argv)
@@ -73,7 +75,7 @@ static int run_command(int argc, char **argv)
         return CMI_EXIT_OK;
     }
     if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
-        return argc > 2 ? print_command_help(argv[2]) : print_help();
+        return argc > 2 ? print_command_help(argv[2], argc > 3 ? argv[3] : NULL) : print_help();
     }
     const command *found = find_command(name);
     return found != NULL ? found->fn(argc - 2, argv + 2) : unknown_command(name);
