@@ -139,7 +139,7 @@ void cmi_plot_curve(FILE *to, cmi_plot_panel *panel, const double *x, const doub
     }
 }
 
-void cmi_plot_mark(FILE *to, const cmi_plot_panel *panel, double x, const char *colour,
+void cmi_plot_mark(FILE *to, const cmi_plot_panel *panel, double x, int row, const char *colour,
                    const char *text)
 {
     double at = x_of(panel, x);
@@ -148,7 +148,7 @@ void cmi_plot_mark(FILE *to, const cmi_plot_panel *panel, double x, const char *
             "<path d=\"M%.1f %.1fV%.1f\" stroke=\"%s\" stroke-dasharray=\"4 3\"/>"
             "<text x=\"%.1f\" y=\"%.1f\" font-size=\"10\" text-anchor=\"%s\" fill=\"%s\">",
             at, panel->top, panel->top + panel->height, colour, is_left ? at + 3 : at - 3,
-            panel->top + panel->height - 6, is_left ? "start" : "end", colour);
+            panel->top + panel->height - 6 - 14 * row, is_left ? "start" : "end", colour);
     cmi_plot_text(to, text);
     fputs("</text>\n", to);
 }

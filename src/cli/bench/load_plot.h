@@ -27,8 +27,8 @@ void cmi_plot_panel_begin(FILE *to, const cmi_plot_panel *panel);
 void cmi_plot_curve(FILE *to, cmi_plot_panel *panel, const double *x, const double *y, size_t n,
                     bool steps, const char *colour, const char *name);
 
-/* A dashed line across, at x, with a text beside it. */
-void cmi_plot_mark(FILE *to, const cmi_plot_panel *panel, double x, const char *colour,
+/* A dashed line across, at x, with a text beside it, `row` rows above the bottom. */
+void cmi_plot_mark(FILE *to, const cmi_plot_panel *panel, double x, int row, const char *colour,
                    const char *text);
 
 /* With what XML gives a meaning escaped, and control characters left out. */

@@ -38,20 +38,13 @@ static void draw_distribution(FILE *to, cmi_plot_panel *panel, const cmi_load_va
     }
 }
 
-static void draw_marks(FILE *to, const cmi_plot_panel *panel, const cmi_load_values *values,
-                       const char *colour)
+static void draw_mark(FILE *to, const cmi_plot_panel *panel, const cmi_load_values *values, int p,
+                      int row)
 {
     char text[48];
-    double p50 = cmi_load_percentile(values->sorted, values->n, 50);
-    double p99 = cmi_load_percentile(values->sorted, values->n, 99);
-    if (values->n > 0) {
-        snprintf(text, sizeof text, "p50 %.3g", p50);
-        cmi_plot_mark(to, panel, p50, colour, text);
-    }
-    if (values->n > 0 && p99 - p50 > panel->x_max * 0.2) { /* else they would overlap */
-        snprintf(text, sizeof text, "p99 %.3g", p99);
-        cmi_plot_mark(to, panel, p99, colour, text);
-    }
+    double ms = cmi_load_percentile(values->sorted, values->n, p);
+    snprintf(text, sizeof text, ms < 100 ? "p%d %.3g" : "p%d %.0f", p, ms);
+    cmi_plot_mark(to, panel, ms, row, blue, text);
 }
 
 static void draw_latencies(FILE *to, const cmi_load_summary *summary)
@@ -85,7 +78,10 @@ static void draw_latencies(FILE *to, const cmi_load_summary *summary)
             draw_distribution(to, &panel, &metrics[CMI_LOAD_ITL], orange, "ITL");
         }
         draw_distribution(to, &panel, values, blue, is_tpot ? "TPOT" : NULL);
-        draw_marks(to, &panel, values, blue);
+        if (values->n > 0) {
+            draw_mark(to, &panel, values, 50, 0);
+            draw_mark(to, &panel, values, 99, 1);
+        }
     }
 }
 
