@@ -253,7 +253,20 @@ static void traffic_moves_every_metric(void **state)
     static const cmi_finish_reason reasons[] = {CMI_FINISH_STOP, CMI_FINISH_LENGTH,
                                                 CMI_FINISH_ERROR};
     server_fixture f;
-    server_fixture_start(&f, NULL, &(scripted_engine_options){.n_preemptions = 1});
+    const scripted_engine_options engine = {.info = {.vocab_size = 2048,
+                                                     .max_model_len = 512,
+                                                     .max_queued_requests = 8,
+                                                     .n_kv_pages = 32,
+                                                     .kv_page_tokens = 64,
+                                                     .max_drafts = 2},
+                                            .counters = {.n_preemptions = 1,
+                                                         .n_prefix_queried = 300,
+                                                         .n_prefix_hits = 128,
+                                                         .n_drafts = 4,
+                                                         .n_draft_tokens = 8,
+                                                         .n_accepted_tokens = 5,
+                                                         .n_accepted_at = {3, 2}}};
+    server_fixture_start(&f, NULL, &engine);
     http_client c;
     uint32_t n = 0;
     for (; n < CMI_LEN(reasons); n++) {

@@ -262,7 +262,14 @@ void cmi_engine_stats_get(cmi_engine *engine, cmi_engine_stats *stats_out)
 {
     pthread_mutex_lock(&engine->lock);
     *stats_out = engine->stats;
-    stats_out->n_preemptions = engine->opt.n_preemptions;
+    const cmi_engine_stats *more = &engine->opt.counters;
+    stats_out->n_preemptions = more->n_preemptions;
+    stats_out->n_prefix_queried = more->n_prefix_queried;
+    stats_out->n_prefix_hits = more->n_prefix_hits;
+    stats_out->n_drafts = more->n_drafts;
+    stats_out->n_draft_tokens = more->n_draft_tokens;
+    stats_out->n_accepted_tokens = more->n_accepted_tokens;
+    memcpy(stats_out->n_accepted_at, more->n_accepted_at, sizeof more->n_accepted_at);
     stats_out->n_running = engine->n_open > 0 ? 1 : 0;
     stats_out->n_waiting = engine->n_open > 0 ? engine->n_open - 1 : 0;
     stats_out->n_kv_pages_used = engine->n_open;

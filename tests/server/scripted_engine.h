@@ -12,8 +12,8 @@ typedef struct scripted_engine_options {
     cmi_engine_info info;
     uint32_t n_auto_tokens; /* each request gets so many tokens and CMI_FINISH_LENGTH on submit */
     uint32_t auto_token_id;
-    uint64_t n_preemptions; /* as the stats tell */
-    bool ignores_cancel;    /* the test finishes cancelled requests too; else they end at once */
+    cmi_engine_stats counters; /* what the stats tell of preemption, cache and drafts */
+    bool ignores_cancel;       /* the test finishes cancelled requests too; else they end at once */
 } scripted_engine_options;
 
 cmi_engine *scripted_engine_create(const scripted_engine_options *opt);
