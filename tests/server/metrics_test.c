@@ -256,7 +256,7 @@ static void traffic_moves_every_metric(void **state)
     const scripted_engine_options engine = {.info = {.vocab_size = 2048,
                                                      .max_model_len = 512,
                                                      .max_queued_requests = 8,
-                                                     .n_kv_pages = 32,
+                                                     .n_kv_pages = 512,
                                                      .kv_page_tokens = 64,
                                                      .max_drafts = 2},
                                             .counters = {.n_preemptions = 1,
