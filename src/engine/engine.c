@@ -133,11 +133,10 @@ static void make_pages(cmi_engine *engine)
 static void name_content(cmi_engine *engine)
 {
     const cmi_instance *in = engine->instance;
-    uint64_t secret[4];
-    for (size_t i = 0; i < CMI_LEN(secret); i++) {
-        secret[i] = cmi_random_seed();
+    for (size_t i = 0; i < sizeof engine->secret; i += sizeof(uint64_t)) {
+        uint64_t word = cmi_random_seed();
+        memcpy(engine->secret + i, &word, sizeof word);
     }
-    cmi_content_space_make(&engine->space, secret, sizeof secret, NULL, 0);
     engine->content_model = (cmi_content_model){
         .quantization = in->weights_dtype == CMI_DTYPE_I8 ? CMI_CONTENT_QUANTIZATION_W8A8_INT8
                                                           : CMI_CONTENT_QUANTIZATION_NONE,
@@ -267,6 +266,21 @@ static void collect_end_tokens(cmi_engine_slot *slot, const cmi_model_config *co
     }
 }
 
+static void make_keys(const cmi_engine *engine, cmi_engine_slot *slot)
+{
+    static const uint8_t no_salt[CMI_CACHE_SALT_BYTES];
+    const cmi_request *request = slot->request;
+    const bool is_salted = memcmp(request->cache_salt, no_salt, sizeof no_salt) != 0;
+    uint32_t n_full = request->n_prompt_tokens / CMI_CONTENT_BLOCK_TOKENS;
+    cmi_content_space space;
+    cmi_content_space_make(&space, engine->secret, sizeof engine->secret, request->cache_salt,
+                           is_salted ? sizeof request->cache_salt : 0);
+    slot->space_tag = space.tag;
+    slot->keys = cmi_alloc(n_full, sizeof *slot->keys);
+    slot->n_keys = cmi_content_keys_make(slot->keys, n_full, &space, &engine->content_model,
+                                         cmi_request_prompt(request), request->n_prompt_tokens);
+}
+
 /* A slot's content for a copy of the request; all that it will ever need is allocated here. */
 static void fill_slot(const cmi_engine *engine, cmi_engine_slot *slot, const cmi_request *request)
 {
@@ -278,11 +292,7 @@ static void fill_slot(const cmi_engine *engine, cmi_engine_slot *slot, const cmi
     slot->output = cmi_alloc(slot->max_output, sizeof *slot->output);
     collect_end_tokens(slot, &in->config);
     if (engine->n_blocks > 0) {
-        uint32_t n_full = request->n_prompt_tokens / CMI_CONTENT_BLOCK_TOKENS;
-        slot->keys = cmi_alloc(n_full, sizeof *slot->keys);
-        slot->n_keys =
-            cmi_content_keys_make(slot->keys, n_full, &engine->space, &engine->content_model,
-                                  cmi_request_prompt(request), request->n_prompt_tokens);
+        make_keys(engine, slot);
     }
 }
 

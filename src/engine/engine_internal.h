@@ -38,7 +38,8 @@ typedef struct cmi_engine_slot {
     cmi_seat *seat;        /* NULL: waiting */
     cmi_content_key *keys; /* [n_keys] owned: of the prompt's full blocks */
     uint32_t n_keys;
-    uint32_t n_cached; /* prompt tokens that were not computed at first */
+    uint64_t space_tag; /* of the keys' namespace */
+    uint32_t n_cached;  /* prompt tokens that were not computed at first */
     uint32_t n_output, max_output;
     uint32_t n_prompt_events;        /* PROMPT_TOKEN events sent */
     uint32_t drafts[CMI_MAX_DRAFTS]; /* of the tokens behind the output */
@@ -68,8 +69,8 @@ struct cmi_engine {
     cmi_event_ring ring;
     pthread_t thread;
     uint32_t n_slots;
-    cmi_content_model content_model; /* for keys; they and the space do not change */
-    cmi_content_space space;
+    cmi_content_model content_model; /* for keys; they and the secret do not change */
+    uint8_t secret[32];              /* of the namespace that has no salt */
 
     /* the engine thread's */
     cmi_page_pool *pool;

@@ -114,7 +114,7 @@ static void arrive(cmi_engine *engine, uint32_t idx)
                                      .n_total = slot->request->n_prompt_tokens + slot->max_output,
                                      .keys = slot->keys,
                                      .n_keys = slot->n_keys,
-                                     .space_tag = engine->space.tag,
+                                     .space_tag = slot->space_tag,
                                      .skips_cache = with_logits || engine->n_blocks == 0,
                                      .skip_reason = with_logits ? CMI_PREFIX_LOSS_PROMPT_LOGITS
                                                                 : CMI_PREFIX_LOSS_DISABLED};

@@ -8,7 +8,7 @@
 
 /* The arrays begin right behind the head, the one with the strictest alignment last; nothing
  * between them is padding, so equal requests are equal bytes. */
-_Static_assert(sizeof(cmi_request) == 80, "a change of the message needs a new version");
+_Static_assert(sizeof(cmi_request) == 112, "a change of the message needs a new version");
 _Static_assert(sizeof(cmi_logit_bias) == 8, "a change of the message needs a new version");
 _Static_assert(_Alignof(cmi_logit_bias) == _Alignof(uint32_t), "biases follow ids of any count");
 

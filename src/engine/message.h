@@ -11,7 +11,8 @@
 #include "base/error.h"
 
 enum {
-    CMI_MESSAGE_VERSION = 1,
+    CMI_MESSAGE_VERSION = 2,
+    CMI_CACHE_SALT_BYTES = 32,
     CMI_MAX_TOP_LOGPROBS = 20,
     CMI_MAX_STOP_TOKEN_IDS = 64,
     CMI_MAX_LOGIT_BIAS = 1024,
@@ -51,6 +52,9 @@ typedef struct cmi_request {
     float repetition_penalty; /* > 0; 1: off; over prompt and output */
     float frequency_penalty;  /* [-2, 2]; over the output */
     float presence_penalty;   /* [-2, 2]; over the output */
+    /* Requests share cached prompts with those of the same salt only; all zeros: none. A digest, so
+     * that any text can be one. */
+    uint8_t cache_salt[CMI_CACHE_SALT_BYTES];
 } cmi_request;
 
 /* Copies head (its version, n_bytes and counts are filled in from the arguments) and the arrays

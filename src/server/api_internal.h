@@ -76,8 +76,11 @@ CMI_NODISCARD cmi_status cmi_api_text_prompt(const cmi_api *api, const json_t *v
 /* "stop", "stop_token_ids", "logit_bias". set is zeroed before; the caller ends it either way. */
 CMI_NODISCARD cmi_status cmi_api_read_stop(const json_t *root, cmi_stop_set *set,
                                            cmi_api_error *err);
-CMI_NODISCARD cmi_status cmi_api_read_stop_token_ids(const json_t *root, uint32_t vocab_size,
-                                                     cmi_ids *ids_out, cmi_api_error *err);
+CMI_NODISCARD cmi_status cmi_api_read_cache_salt(const json_t *root,
+                                                 uint8_t salt_out[CMI_CACHE_SALT_BYTES],
+                                                 cmi_api_error *err);
+cmi_status cmi_api_read_stop_token_ids(const json_t *root, uint32_t vocab_size, cmi_ids *ids_out,
+                                       cmi_api_error *err);
 CMI_NODISCARD cmi_status cmi_api_read_logit_bias(const json_t *root, uint32_t vocab_size,
                                                  cmi_logit_bias bias_out[CMI_MAX_LOGIT_BIAS],
                                                  uint32_t *n_out, cmi_api_error *err);
@@ -127,6 +130,7 @@ struct cmi_api_job {
     cmi_api_endpoint endpoint;
     cmi_api_params params;
     cmi_stop_set stops;
+    uint8_t cache_salt[CMI_CACHE_SALT_BYTES];
     char id[48];
     uint64_t number;
     uint64_t created_unix_s;

@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/blake2b.h"
 #include "server/api_internal.h"
 
 static cmi_status add_stop(cmi_stop_set *set, const json_t *value, cmi_api_error *err)
@@ -33,6 +34,24 @@ cmi_status cmi_api_read_stop(const json_t *root, cmi_stop_set *set, cmi_api_erro
         st = add_stop(set, json_array_get(stop, i), err);
     }
     return st;
+}
+
+/* A non-empty string; absent or null leaves salt_out as it is. */
+cmi_status cmi_api_read_cache_salt(const json_t *root, uint8_t salt_out[CMI_CACHE_SALT_BYTES],
+                                   cmi_api_error *err)
+{
+    const json_t *salt = json_object_get(root, "cache_salt");
+    if (salt == NULL || json_is_null(salt)) {
+        return CMI_OK;
+    }
+    if (!json_is_string(salt) || json_string_length(salt) == 0) {
+        return cmi_api_refuse(err, "cache_salt", "cache_salt must be a string that is not empty.");
+    }
+    cmi_blake2b h;
+    cmi_blake2b_init(&h, NULL, 0);
+    cmi_blake2b_update(&h, json_string_value(salt), json_string_length(salt));
+    cmi_blake2b_final(&h, salt_out);
+    return CMI_OK;
 }
 
 cmi_status cmi_api_read_stop_token_ids(const json_t *root, uint32_t vocab_size, cmi_ids *ids_out,

@@ -2,6 +2,7 @@
  * context, then copy all of it into one engine request for each choice. */
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/rng.h"
@@ -167,6 +168,7 @@ static void fill_head(const cmi_api_job *job, uint32_t choice_idx, uint32_t max_
     head->repetition_penalty = (float)p->repetition_penalty;
     head->frequency_penalty = (float)p->frequency_penalty;
     head->presence_penalty = (float)p->presence_penalty;
+    memcpy(head->cache_salt, job->cache_salt, sizeof head->cache_salt);
 }
 
 static void open_choice(cmi_api_job *job, uint32_t idx, const cmi_api_prompt *prompt)
@@ -230,6 +232,9 @@ static cmi_status read_lists(cmi_api_job *job, const json_t *root, shared_lists 
 {
     uint32_t vocab_size = job->api->opt.engine.vocab_size;
     cmi_status st = cmi_api_read_stop(root, &job->stops, err);
+    if (st == CMI_OK) {
+        st = cmi_api_read_cache_salt(root, job->cache_salt, err);
+    }
     if (st == CMI_OK) {
         st = cmi_api_read_stop_token_ids(root, vocab_size, &lists->stop_token_ids, err);
     }

@@ -61,7 +61,7 @@ static void every_short_or_long_message_is_refused(void **state)
     for (size_t n = 0; n < r->n_bytes; n++) {
         assert_int_equal(cmi_request_check(r, n, &err), CMI_ERR_INVALID);
     }
-    char longer[257] = {0};
+    char longer[512] = {0};
     memcpy(longer, r, r->n_bytes);
     assert_int_equal(cmi_request_check(longer, r->n_bytes + 1, &err), CMI_ERR_INVALID);
     cmi_free(r);
@@ -79,7 +79,7 @@ static void a_field_out_of_range_is_named(void **state)
     const uint32_t nan_bits = 0x7FC00000u, minus_one = 0xBF800000u, three = 0x40400000u,
                    inf = 0x7F800000u;
     const break_case cases[] = {
-        {"version", offsetof(cmi_request, version), 2},
+        {"version", offsetof(cmi_request, version), CMI_MESSAGE_VERSION + 1},
         {"n_bytes", offsetof(cmi_request, n_bytes), 1},
         {"n_prompt_tokens", offsetof(cmi_request, n_prompt_tokens), 0},
         {"n_prompt_tokens", offsetof(cmi_request, n_prompt_tokens), UINT32_MAX},

@@ -62,6 +62,15 @@ class Chat(ContractTest):
         self.assertIn("cached_tokens", usage["prompt_tokens_details"])
         self.assertGreater(usage["completion_tokens_details"]["reasoning_tokens"], 0)
 
+        def test_cached_tokens_are_those_of_the_same_salt(self):
+        def cached(**salt):
+            usage = self.ask(COMPLETIONS, {"prompt": [7] * 300, "max_tokens": 1}, **salt)["usage"]
+            return usage["prompt_tokens_details"]["cached_tokens"]
+
+        self.assertEqual([cached(), cached()], [0, 256])
+        self.assertEqual([cached(cache_salt="a"), cached(cache_salt="b")], [0, 0])
+        self.assertEqual([cached(cache_salt="a"), cached(cache_salt="b"), cached()], [256] * 3)
+
     def test_order_of_chunks(self):
         whole = self.ask(CHAT, SUM)
         chunks = self.stream(CHAT, SUM, stream_options={"include_usage": True})
