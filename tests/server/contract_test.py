@@ -62,7 +62,7 @@ class Chat(ContractTest):
         self.assertIn("cached_tokens", usage["prompt_tokens_details"])
         self.assertGreater(usage["completion_tokens_details"]["reasoning_tokens"], 0)
 
-        def test_cached_tokens_are_those_of_the_same_salt(self):
+    def test_cached_tokens_are_those_of_the_same_salt(self):
         def cached(**salt):
             usage = self.ask(COMPLETIONS, {"prompt": [7] * 300, "max_tokens": 1}, **salt)["usage"]
             return usage["prompt_tokens_details"]["cached_tokens"]
