@@ -23,6 +23,8 @@
     X(CMI_ERR_TIMEOUT, -8, "deadline passed")                                                      \
     /* hurt: the other side of a channel */                                                        \
     X(CMI_ERR_CLOSED, -20, "closed by the other side")                                             \
+    X(CMI_ERR_PEER, -21, "the other side is gone")                                                 \
+    X(CMI_ERR_DENIED, -22, "refused by the other side")                                            \
     /* hurt: this process or host */                                                               \
     X(CMI_ERR_IO, -40, "input/output error")                                                       \
     X(CMI_ERR_NO_MEMORY, -41, "out of memory")

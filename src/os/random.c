@@ -12,3 +12,8 @@ uint64_t cmi_random_seed(void)
     }
     return seed;
 }
+
+bool cmi_random_bytes(void *bytes_out, size_t n_bytes)
+{
+    return getrandom(bytes_out, n_bytes, 0) == (ssize_t)n_bytes;
+}
