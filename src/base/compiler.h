@@ -15,6 +15,16 @@
 #define CMI_LIKELY(x) __builtin_expect(!!(x), 1)
 #define CMI_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
+/* In a loop that waits for another thread: leaves the core to its sibling for a moment. */
+static inline void cmi_cpu_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 #define CMI_LEN(array) (sizeof(array) / sizeof((array)[0]))
 #define CMI_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define CMI_MAX(a, b) ((a) > (b) ? (a) : (b))

@@ -141,6 +141,9 @@ cmi_status cmi_local_socket_receive(int fd, cmi_local_datagram *datagram)
                              .msg_controllen = sizeof space.bytes};
     datagram->n_fds = 0;
     ssize_t n = recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    if (n < 0 && errno == ECONNRESET) { /* told first, but what was sent before is still there */
+        n = recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    }
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
         return CMI_IN_PROGRESS;
     }

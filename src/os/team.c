@@ -56,15 +56,6 @@ struct cmi_team {
     } * members;
 };
 
-static void cpu_relax(void)
-{
-#if CMI_ARCH_X86_64
-    __builtin_ia32_pause();
-#elif CMI_ARCH_AARCH64
-    __asm__ volatile("yield");
-#endif
-}
-
 static void futex_wait(_Atomic uint32_t *word, uint32_t seen)
 {
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
@@ -85,7 +76,7 @@ static uint32_t wait_change(cmi_team *team, _Atomic uint32_t *word, uint32_t see
         if (now != seen) {
             return now;
         }
-        cpu_relax();
+        cmi_cpu_relax();
     }
     /* seq_cst on both sides: either the waker sees this sleeper, or the futex sees the new value.
      */
