@@ -322,7 +322,7 @@ cmi_status cmi_fabric_wait(cmi_fabric *fabric, const cmi_wait *wait)
 cmi_status cmi_endpoint_flush_wait(cmi_fabric *fabric, cmi_endpoint_id endpoint,
                                    uint64_t deadline_ns)
 {
-    for (;;) {
+    for (bool is_moving = true;;) {
         cmi_endpoint_info info;
         cmi_status st = fabric->backend->get_info(fabric, endpoint, &info);
         if (st != CMI_OK) {
@@ -335,11 +335,12 @@ cmi_status cmi_endpoint_flush_wait(cmi_fabric *fabric, cmi_endpoint_id endpoint,
         if (now_ns >= deadline_ns) {
             return CMI_ERR_TIMEOUT;
         }
-        if (!fabric->backend->progress(fabric, now_ns)) {
+        if (!is_moving) {
             static const _Atomic uint64_t never;
             cmi_wait wait = {.word = &never, .at_least = 1};
             sleep_until(fabric, deadline_ns, &wait);
         }
+        is_moving = fabric->backend->progress(fabric, now_ns);
     }
 }
 

@@ -1,0 +1,518 @@
+#include "tests/fabric/cases.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "os/local_socket.h"
+
+static bool wait_for_end(rig_there *t)
+{
+    cmi_fabric_event event;
+    return rig_event(t->fabric, CMI_EVENT_LOST, &event);
+}
+
+/* Progresses f until other has an event of an endpoint. */
+static bool event_beside(cmi_fabric *f, cmi_fabric *other, cmi_fabric_event *event_out)
+{
+    uint64_t until_ns = cmi_fabric_after_ns(f, 2 * SECOND_NS);
+    while (!cmi_fabric_poll(other, event_out)) {
+        cmi_fabric_progress(f);
+        cmi_fabric_sleep(other, cmi_fabric_after_ns(other, 200000));
+        if (cmi_fabric_now_ns(f) >= until_ns) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* How a connection of a fabric with these options to f ends. */
+static cmi_status try_connect(cmi_fabric *f, const cmi_fabric_options *opt, const char *address)
+{
+    cmi_fabric *other = rig_make(opt, false);
+    cmi_endpoint_id ep;
+    cmi_fabric_event event = {.status = CMI_ERR_INVALID};
+    cmi_status st = cmi_fabric_connect(other, address, cmi_fabric_after_ns(other, SECOND_NS), &ep);
+    if (st == CMI_OK && event_beside(f, other, &event)) {
+        st = event.kind == CMI_EVENT_OPEN ? CMI_OK : event.status;
+    }
+    cmi_fabric_destroy(other);
+    return st;
+}
+
+/* ---- coming ---- */
+
+void strangers_are_refused(void **state)
+{
+    (void)state;
+    cmi_fabric_options opt = rig_options("here");
+    cmi_fabric *f = rig_make(&opt, true);
+    const char *address = cmi_fabric_address(f);
+
+    cmi_fabric_options other = rig_options("without the secret");
+    other.secret = (const uint8_t *)"another secret for a cluster tests";
+    assert_int_equal(try_connect(f, &other, address), CMI_ERR_DENIED);
+    other = rig_options("a short one");
+    other.secret_bytes--;
+    assert_int_equal(try_connect(f, &other, address), CMI_ERR_DENIED);
+    other = rig_options("of another version");
+    other.version++;
+    assert_int_equal(try_connect(f, &other, address), CMI_ERR_UNSUPPORTED);
+    other = rig_options("lost");
+    assert_int_equal(try_connect(f, &other, "local:nobody-of-this-name"), CMI_ERR_NOT_FOUND);
+    assert_int_equal(try_connect(f, &other, "local:"), CMI_ERR_INVALID);
+    assert_int_equal(try_connect(f, &other, "tcp:1.2.3.4:5"), CMI_ERR_INVALID);
+    other = rig_options("friend");
+    assert_int_equal(try_connect(f, &other, address), CMI_OK);
+
+    cmi_fabric_event event; /* nothing was heard here of those that were refused */
+    assert_true(rig_event(f, CMI_EVENT_OPEN, &event));
+    cmi_endpoint_info info;
+    assert_int_equal(cmi_endpoint_get_info(f, event.endpoint, &info), CMI_OK);
+    assert_string_equal(info.peer_name, "friend");
+
+    cmi_error err = {0};
+    cmi_fabric *none = NULL;
+    other.secret_bytes = 3;
+    assert_int_equal(cmi_fabric_create_local(&none, &other, &err), CMI_ERR_INVALID);
+    assert_non_null(strstr(err.text, "secret"));
+    other =
+        rig_options("one with a name that is far too long to be of any use in the lines of a log");
+    assert_int_equal(cmi_fabric_create_local(&none, &other, &err), CMI_ERR_INVALID);
+    other = rig_options("twin");
+    cmi_fabric *twin = rig_make(&other, false);
+    assert_int_equal(cmi_fabric_listen(twin, address, &err), CMI_ERR_CLOSED);
+    cmi_fabric_destroy(twin);
+    cmi_fabric_destroy(f);
+}
+
+static bool is_hung_up(cmi_fabric *f, int fd, uint64_t within_ns)
+{
+    uint8_t bytes[4096];
+    uint64_t until_ns = cmi_fabric_after_ns(f, within_ns);
+    while (cmi_fabric_now_ns(f) < until_ns) {
+        cmi_local_datagram datagram = {.bytes = bytes, .n_bytes = sizeof bytes};
+        cmi_fabric_progress(f);
+        cmi_status st = cmi_local_socket_receive(fd, &datagram);
+        if (st == CMI_ERR_PEER) {
+            return true;
+        }
+        if (st == CMI_IN_PROGRESS) {
+            cmi_fabric_sleep(f, cmi_fabric_after_ns(f, 1000000));
+        }
+    }
+    return false;
+}
+
+void what_does_not_speak_is_dropped(void **state)
+{
+    (void)state;
+    cmi_fabric_options opt = rig_options("here");
+    opt.n_endpoints = 2;
+    opt.handshake_ns = SECOND_NS / 20;
+    cmi_fabric *f = rig_make(&opt, true);
+    const char *name = cmi_fabric_address(f) + strlen("local:");
+    int silent, babbling;
+    uint8_t noise[1000];
+    rig_fill(noise, sizeof noise, 1);
+    assert_int_equal(cmi_local_socket_connect(&silent, name), CMI_OK);
+    for (size_t n = 1; n < sizeof noise; n = n * 3 + 1) {
+        cmi_local_datagram datagram = {.bytes = noise, .n_bytes = n};
+        assert_int_equal(cmi_local_socket_connect(&babbling, name), CMI_OK);
+        assert_int_equal(cmi_local_socket_send(babbling, &datagram), CMI_OK);
+        assert_true(is_hung_up(f, babbling, SECOND_NS));
+        close(babbling);
+    }
+    assert_true(is_hung_up(f, silent, SECOND_NS));
+    close(silent);
+    cmi_fabric_event event;
+    assert_false(cmi_fabric_poll(f, &event));
+    cmi_fabric_options other = rig_options("friend");
+    assert_int_equal(try_connect(f, &other, cmi_fabric_address(f)), CMI_OK);
+    cmi_fabric_destroy(f);
+}
+
+void a_full_house_says_so(void **state)
+{
+    (void)state;
+    cmi_fabric_options opt = rig_options("here");
+    opt.n_endpoints = 1;
+    cmi_fabric *f = rig_make(&opt, true);
+    cmi_fabric_options other = rig_options("there");
+    cmi_fabric *first = rig_make(&other, false);
+    cmi_fabric_event event;
+    cmi_endpoint_id ep;
+    assert_int_equal(
+        cmi_fabric_connect(first, cmi_fabric_address(f), cmi_fabric_after_ns(f, SECOND_NS), &ep),
+        CMI_OK);
+    assert_true(event_beside(f, first, &event));
+    assert_int_equal(event.kind, CMI_EVENT_OPEN);
+    assert_int_equal(try_connect(f, &other, cmi_fabric_address(f)), CMI_ERR_NO_CAPACITY);
+    assert_int_equal(cmi_fabric_connect(f, cmi_fabric_address(f), 0, &ep), CMI_ERR_NO_CAPACITY);
+    cmi_fabric_destroy(first);
+    assert_true(rig_event(f, CMI_EVENT_LOST, &event));
+    cmi_endpoint_close(f, event.endpoint);
+    assert_int_equal(try_connect(f, &other, cmi_fabric_address(f)), CMI_OK);
+    cmi_fabric_destroy(f);
+}
+
+/* ---- going ---- */
+
+static bool send_and_leave(rig_there *t)
+{
+    NEED(rig_send(t->fabric, t->here, "last words", 10));
+    cmi_endpoint_close(t->fabric, t->here);
+    NEED(cmi_endpoint_send(t->fabric, t->here, "?", 1) == CMI_ERR_NOT_FOUND);
+    return true;
+}
+
+void a_farewell_is_not_a_death(void **state)
+{
+    (void)state;
+    cmi_fabric_options opt = rig_options("here");
+    cmi_fabric *f = rig_make(&opt, true);
+    cmi_region_id region;
+    assert_int_equal(cmi_fabric_alloc(f, 8, "word", &region, NULL), CMI_OK);
+    rig_there there;
+    rig_start(&there, send_and_leave, 0, f, &opt);
+    cmi_endpoint_id ep = rig_accept(f), from;
+    rig_join(&there);
+    cmi_wait wait = {.word = cmi_region_memory(f, region),
+                     .at_least = 1,
+                     .deadline_ns = cmi_fabric_after_ns(f, 5 * SECOND_NS),
+                     .from = ep};
+    assert_int_equal(cmi_fabric_wait(f, &wait), CMI_ERR_CLOSED);
+    cmi_fabric_event event;
+    assert_true(rig_event(f, CMI_EVENT_LOST, &event));
+    assert_int_equal(event.status, CMI_ERR_CLOSED);
+    assert_int_equal(cmi_endpoint_send(f, ep, "?", 1), CMI_ERR_CLOSED);
+    cmi_op op = {0};
+    assert_int_equal(cmi_endpoint_flush(f, ep, &op), CMI_ERR_CLOSED);
+    char message[RIG_MAX_MESSAGE];
+    size_t n;
+    assert_true(cmi_fabric_receive(f, &from, message, &n));
+    assert_memory_equal(message, "last words", 10);
+    assert_int_equal(from.idx, ep.idx);
+    cmi_endpoint_close(f, ep);
+    assert_int_equal(cmi_endpoint_send(f, ep, "?", 1), CMI_ERR_NOT_FOUND);
+    cmi_endpoint_close(f, ep);
+    cmi_fabric_destroy(f);
+    cmi_fabric_destroy(NULL);
+}
+
+void handles_do_not_outlive_their_things(void **state)
+{
+    (void)state;
+    cmi_fabric_options opt = rig_options("both");
+    opt.n_endpoints = 2;
+    opt.n_regions = 1;
+    cmi_fabric *f = rig_make(&opt, true);
+    cmi_endpoint_id old_ep = {0}, zero_ep = {0};
+    cmi_region_id old_region = {0};
+    cmi_remote old_remote = {0};
+    cmi_region_key old_key = {0};
+    for (int round = 0; round < 20; round++) {
+        cmi_region_id region;
+        cmi_region_key key;
+        cmi_remote to = {0};
+        cmi_fabric_event event;
+        assert_int_equal(cmi_fabric_alloc(f, 4096, "again", &region, NULL), CMI_OK);
+        cmi_endpoint_id ep;
+        assert_int_equal(
+            cmi_fabric_connect(f, cmi_fabric_address(f), cmi_fabric_after_ns(f, SECOND_NS), &ep),
+            CMI_OK);
+        cmi_endpoint_id sides[2];
+        for (int i = 0; i < 2; i++) {
+            assert_true(rig_event(f, CMI_EVENT_OPEN, &event));
+            sides[i] = event.endpoint;
+        }
+        assert_int_equal(cmi_region_get_key(f, region, &key), CMI_OK);
+        assert_int_equal(cmi_endpoint_open_key(f, ep, &key, &to.id), CMI_OK);
+        cmi_remote_id again;
+        assert_int_equal(cmi_endpoint_open_key(f, ep, &key, &again), CMI_OK);
+        assert_memory_equal(&again, &to.id, sizeof again);
+        assert_true(rig_put(f, ep, "abc", to, 3));
+        assert_true(rig_flush(f, ep));
+        if (round > 0) {
+            assert_null(cmi_region_memory(f, old_region));
+            assert_int_equal(cmi_endpoint_put(f, old_ep, "x", to, 1, NULL), CMI_ERR_NOT_FOUND);
+            assert_int_equal(cmi_endpoint_put(f, ep, "x", old_remote, 1, NULL), CMI_ERR_NOT_FOUND);
+            assert_int_equal(cmi_endpoint_open_key(f, ep, &old_key, &again), CMI_ERR_NOT_FOUND);
+            cmi_endpoint_close(f, old_ep);
+        }
+        assert_int_equal(cmi_endpoint_put(f, zero_ep, "x", to, 1, NULL), CMI_ERR_NOT_FOUND);
+        old_ep = ep;
+        old_region = region;
+        old_remote = to;
+        old_key = key;
+        cmi_fabric_deregister(f, region);
+        cmi_fabric_deregister(f, region);
+        cmi_endpoint_close(f, sides[0]);
+        cmi_endpoint_close(f, sides[1]);
+    }
+    cmi_fabric_destroy(f);
+}
+
+void tables_are_full_and_empty_again(void **state)
+{
+    (void)state;
+    cmi_fabric_options opt = rig_options("both");
+    opt.n_ops = 6;
+    opt.n_regions = 2;
+    opt.n_remotes = 3; /* of two: each end has its own of each region */
+    cmi_fabric *f = rig_make(&opt, true);
+    cmi_region_id region, more;
+    assert_int_equal(cmi_fabric_alloc(f, 1 << 20, "one", &region, NULL), CMI_OK);
+    assert_int_equal(cmi_fabric_alloc(f, 4096, "two", &more, NULL), CMI_OK);
+    assert_int_equal(cmi_fabric_alloc(f, 4096, "three", &more, NULL), CMI_ERR_NO_CAPACITY);
+    cmi_endpoint_id ep;
+    cmi_fabric_event event;
+    assert_int_equal(
+        cmi_fabric_connect(f, cmi_fabric_address(f), cmi_fabric_after_ns(f, SECOND_NS), &ep),
+        CMI_OK);
+    assert_true(rig_event(f, CMI_EVENT_OPEN, &event));
+    assert_true(rig_event(f, CMI_EVENT_OPEN, &event));
+    cmi_fabric_progress(f);
+    cmi_region_key key;
+    cmi_remote to = {0};
+    assert_int_equal(cmi_region_get_key(f, region, &key), CMI_OK);
+    cmi_status st = cmi_endpoint_open_key(f, ep, &key, &to.id);
+    assert_true(st == CMI_OK || st == CMI_ERR_NO_CAPACITY);
+    if (st == CMI_OK) {
+        uint8_t *bytes = calloc(1, 200000);
+        assert_non_null(bytes);
+        for (int round = 0; round < 3; round++) {
+            uint32_t n = 0;
+            for (int i = 0; i < 100000; i++) {
+                cmi_op op = {.tag = n};
+                n += cmi_endpoint_put(f, ep, bytes, to, 200000, &op) == CMI_OK;
+                if (n == 6 || (world.has_faults && n > 6)) {
+                    break;
+                }
+            }
+            for (uint32_t i = 0; i < n; i++) {
+                assert_true(rig_event(f, CMI_EVENT_DONE, &event));
+                assert_int_equal(event.status, CMI_OK);
+            }
+            assert_true(n >= 6);
+        }
+        free(bytes);
+    }
+    cmi_fabric_destroy(f);
+}
+
+/* ---- deadlines ---- */
+
+void waits_have_deadlines(void **state)
+{
+    (void)state;
+    cmi_fabric_options opt = rig_options("here");
+    cmi_fabric *f = rig_make(&opt, true);
+    cmi_fabric *other = rig_make(&opt, false);
+    cmi_region_id region;
+    assert_int_equal(cmi_fabric_alloc(f, 8, "word", &region, NULL), CMI_OK);
+    static const uint64_t after_ns[] = {0, 1000, 3000000, 30000000};
+    for (size_t i = 0; i < CMI_LEN(after_ns); i++) {
+        uint64_t begin_ns = cmi_fabric_now_ns(f);
+        cmi_wait wait = {.word = cmi_region_memory(f, region),
+                         .at_least = 1,
+                         .deadline_ns = begin_ns + after_ns[i]};
+        assert_int_equal(cmi_fabric_wait(f, &wait), CMI_ERR_TIMEOUT);
+        uint64_t took_ns = cmi_fabric_now_ns(f) - begin_ns;
+        assert_true(took_ns >= after_ns[i] && took_ns < after_ns[i] + SECOND_NS / 2);
+        begin_ns = cmi_fabric_now_ns(f);
+        cmi_fabric_sleep(f, begin_ns + after_ns[i]);
+        assert_true(cmi_fabric_now_ns(f) - begin_ns < after_ns[i] + SECOND_NS / 2);
+    }
+    /* f does not progress, so nobody answers */
+    cmi_endpoint_id ep;
+    cmi_fabric_event event;
+    uint64_t begin_ns = cmi_fabric_now_ns(other);
+    assert_int_equal(cmi_fabric_connect(other, cmi_fabric_address(f), begin_ns + 50000000, &ep),
+                     CMI_OK);
+    cmi_remote nothing = {0};
+    cmi_status st = cmi_endpoint_put(other, ep, "x", nothing, 1, NULL);
+    assert_int_equal(st, CMI_ERR_NO_CAPACITY); /* not open yet */
+    assert_true(rig_event(other, CMI_EVENT_LOST, &event));
+    assert_int_equal(event.status, CMI_ERR_TIMEOUT);
+    assert_true(cmi_fabric_now_ns(other) - begin_ns >= 50000000);
+    assert_true(cmi_fabric_now_ns(other) - begin_ns < SECOND_NS);
+    cmi_fabric_destroy(other);
+    cmi_fabric_destroy(f);
+}
+
+/* ---- dying ---- */
+
+enum { VICTIM_BYTES = 32 << 20 };
+
+/* Puts for ever, until it is killed. */
+static bool put_for_ever(rig_there *t)
+{
+    cmi_region_id region;
+    cmi_remote to = {0};
+    NEED(cmi_fabric_alloc(t->fabric, VICTIM_BYTES, "victim", &region, NULL) == CMI_OK);
+    NEED(rig_send_key(t->fabric, t->here, region));
+    NEED(rig_receive_key(t->fabric, &t->here, &to.id));
+    uint8_t *bytes = calloc(1, 1 << 20);
+    NEED(bytes != NULL);
+    for (uint64_t i = 1;; i++) {
+        to.offset = 64;
+        NEED(rig_put(t->fabric, t->here, bytes, to, 1 << 20));
+        to.offset = 0;
+        NEED(rig_signal(t->fabric, t->here, to, CMI_SIGNAL_MAX, i));
+    }
+}
+
+/* In the middle of transfers in both directions. (A thread cannot be killed: fault_test.c drops its
+ * endpoint instead.) */
+void a_killed_peer_is_noticed(void **state)
+{
+    (void)state;
+    if (!world.is_process) {
+        skip();
+    }
+    cmi_fabric_options opt = rig_options("here");
+    cmi_fabric *f = rig_make(&opt, true);
+    cmi_region_id region;
+    assert_int_equal(cmi_fabric_alloc(f, 2 << 20, "target", &region, NULL), CMI_OK);
+    rig_there there;
+    rig_start(&there, put_for_ever, 0, f, &opt);
+    cmi_endpoint_id ep = rig_accept(f);
+    cmi_remote to = {0};
+    assert_true(rig_receive_key(f, &ep, &to.id));
+    assert_true(rig_send_key(f, ep, region));
+    assert_true(rig_wait(f, ep, cmi_region_memory(f, region), 3));
+
+    uint8_t *bytes = calloc(1, VICTIM_BYTES);
+    assert_non_null(bytes);
+    uint64_t n_given = 0, n_ended = 0, n_failed = 0;
+    for (int i = 0; i < 60; i++) {
+        cmi_op op = {.tag = n_given};
+        bool is_put = i % 2 == 0;
+        n_given += (is_put ? cmi_endpoint_put(f, ep, bytes, to, VICTIM_BYTES, &op)
+                           : cmi_endpoint_get(f, ep, bytes, to, VICTIM_BYTES, &op)) == CMI_OK;
+    }
+    assert_true(n_given > 30);
+    cmi_fabric_progress(f);
+    rig_kill(&there);
+    uint64_t killed_ns = cmi_fabric_now_ns(f), noticed_ns = 0;
+    uint64_t until_ns = killed_ns + 5 * SECOND_NS;
+    while ((noticed_ns == 0 || n_ended < n_given) && cmi_fabric_now_ns(f) < until_ns) {
+        cmi_fabric_event event;
+        while (cmi_fabric_poll(f, &event)) {
+            if (event.kind == CMI_EVENT_LOST) {
+                assert_int_equal(event.status, CMI_ERR_PEER);
+                noticed_ns = cmi_fabric_now_ns(f);
+                continue;
+            }
+            assert_int_equal(event.kind, CMI_EVENT_DONE);
+            assert_true(event.status == CMI_OK || event.status == CMI_ERR_PEER);
+            n_failed += event.status != CMI_OK;
+            n_ended++;
+        }
+        cmi_fabric_progress(f);
+    }
+    assert_int_equal(n_ended, n_given);
+    assert_true(n_failed > 0);
+    assert_true(noticed_ns != 0 && noticed_ns - killed_ns < SECOND_NS);
+    assert_int_equal(cmi_endpoint_put(f, ep, bytes, to, 1, NULL), CMI_ERR_PEER);
+    assert_int_equal(cmi_endpoint_send(f, ep, bytes, 1), CMI_ERR_PEER);
+    assert_int_equal(cmi_endpoint_flush_wait(f, ep, until_ns), CMI_ERR_PEER);
+    cmi_fabric_counters counters;
+    cmi_fabric_get_counters(f, &counters);
+    assert_int_equal(counters.n_lost, 1);
+    cmi_endpoint_close(f, ep);
+    free(bytes);
+    cmi_fabric_destroy(f);
+}
+
+static void *kill_later(void *arg)
+{
+    rig_there *there = arg;
+    cmi_fabric_options opt = rig_options("clock");
+    cmi_fabric *f = rig_make(&opt, false);
+    cmi_fabric_sleep(f, cmi_fabric_after_ns(f, SECOND_NS / 20));
+    kill(there->process, SIGKILL);
+    cmi_fabric_destroy(f);
+    return NULL;
+}
+
+/* The waiter sleeps in the kernel when it happens. */
+void a_killed_peer_ends_a_wait(void **state)
+{
+    (void)state;
+    if (!world.is_process) {
+        skip();
+    }
+    cmi_fabric_options opt = rig_options("here");
+    cmi_fabric *f = rig_make(&opt, true);
+    cmi_region_id region;
+    assert_int_equal(cmi_fabric_alloc(f, 8, "word", &region, NULL), CMI_OK);
+    rig_there there;
+    pthread_t thread;
+    rig_start(&there, wait_for_end, 0, f, &opt);
+    cmi_endpoint_id ep = rig_accept(f);
+    uint64_t begin_ns = cmi_fabric_now_ns(f);
+    assert_int_equal(pthread_create(&thread, NULL, kill_later, &there), 0);
+    cmi_wait wait = {.word = cmi_region_memory(f, region),
+                     .at_least = 1,
+                     .deadline_ns = begin_ns + 10 * SECOND_NS,
+                     .from = ep};
+    assert_int_equal(cmi_fabric_wait(f, &wait), CMI_ERR_PEER);
+    assert_true(cmi_fabric_now_ns(f) - begin_ns < SECOND_NS);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    rig_kill(&there);
+    cmi_fabric_destroy(f);
+}
+
+void a_hung_peer_is_noticed(void **state)
+{
+    (void)state;
+    if (!world.is_process) {
+        skip();
+    }
+    cmi_fabric_options opt = rig_options("here"), other = rig_options("there");
+    opt.hung_after_ns = SECOND_NS / 5;
+    cmi_fabric *f = rig_make(&opt, true);
+    rig_there there;
+    rig_start(&there, wait_for_end, 0, f, &other);
+    cmi_endpoint_id ep = rig_accept(f);
+    kill(there.process, SIGSTOP);
+    uint64_t begin_ns = cmi_fabric_now_ns(f);
+    cmi_fabric_event event;
+    assert_true(rig_event(f, CMI_EVENT_LOST, &event));
+    assert_int_equal(event.status, CMI_ERR_PEER);
+    assert_int_equal(event.endpoint.idx, ep.idx);
+    assert_true(cmi_fabric_now_ns(f) - begin_ns < SECOND_NS);
+    rig_kill(&there);
+    cmi_fabric_destroy(f);
+}
+
+static bool idle(rig_there *t)
+{
+    cmi_fabric_event event;
+    for (int i = 0; i < 4; i++) { /* asleep for most of the time */
+        cmi_fabric_sleep(t->fabric, cmi_fabric_after_ns(t->fabric, SECOND_NS / 4));
+    }
+    return !cmi_fabric_poll(t->fabric, &event) || event.status == CMI_ERR_CLOSED;
+}
+
+/* Only one side asks for beats. */
+void an_idle_peer_is_not_hung(void **state)
+{
+    (void)state;
+    cmi_fabric_options opt = rig_options("here"), other = rig_options("there");
+    opt.hung_after_ns = SECOND_NS / 5;
+    cmi_fabric *f = rig_make(&opt, true);
+    rig_there there;
+    rig_start(&there, idle, 0, f, &other);
+    (void)rig_accept(f);
+    uint64_t until_ns = cmi_fabric_after_ns(f, SECOND_NS / 2);
+    while (cmi_fabric_now_ns(f) < until_ns) {
+        cmi_fabric_event event;
+        assert_true(!cmi_fabric_poll(f, &event) || event.status != CMI_ERR_PEER);
+        cmi_fabric_sleep(f, until_ns);
+    }
+    cmi_fabric_destroy(f);
+    rig_join(&there);
+}
