@@ -21,8 +21,13 @@ static cmi_status map(void **bytes_out, int fd, size_t n_bytes, const char *what
                                     err);
 }
 
+/* The kernel does not refuse what it has not got: it would take everything first, and then kill. */
 static int reserve(int fd, size_t n_bytes)
 {
+    if (n_bytes > cmi_host_memory_available()) {
+        errno = ENOMEM;
+        return -1;
+    }
     while (fallocate(fd, 0, 0, (off_t)n_bytes) != 0) {
         if (errno != EINTR) {
             return -1;
