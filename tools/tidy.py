@@ -256,7 +256,8 @@ def rule_header(tree):
     """Every header compiles alone, and twice in a row."""
     flags = ['-std=gnu11', '-D_GNU_SOURCE', '-DCMI_VERSION=""', '-Wall', '-Wextra', '-Werror',
              '-fsyntax-only', '-I', str(tree.root / 'src'), '-I', str(tree.root)]
-    modules = ['jansson', 'libmicrohttpd', 'libpcre2-8', 'libedit', 'hwloc', 'cmocka']
+    modules = ['jansson', 'libmicrohttpd', 'libpcre2-8', 'libedit', 'hwloc', 'libsodium',
+               'cmocka']
     module_flags = []
     for module in modules:
         found = subprocess.run(['pkg-config', '--cflags', module], capture_output=True, text=True,

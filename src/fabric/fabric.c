@@ -125,9 +125,9 @@ void *cmi_region_memory(cmi_fabric *fabric, cmi_region_id region)
     return fabric->backend->region_memory(fabric, region);
 }
 
-cmi_status cmi_region_get_key(cmi_fabric *fabric, cmi_region_id region, cmi_region_key *key_out)
+cmi_status cmi_region_get_rkey(cmi_fabric *fabric, cmi_region_id region, cmi_rkey *rkey_out)
 {
-    return fabric->backend->get_key(fabric, region, key_out);
+    return fabric->backend->get_rkey(fabric, region, rkey_out);
 }
 
 cmi_status cmi_fabric_listen(cmi_fabric *fabric, const char *address, cmi_error *err)
@@ -157,13 +157,13 @@ cmi_status cmi_endpoint_get_info(const cmi_fabric *fabric, cmi_endpoint_id endpo
     return fabric->backend->get_info(fabric, endpoint, info_out);
 }
 
-cmi_status cmi_endpoint_open_key(cmi_fabric *fabric, cmi_endpoint_id endpoint,
-                                 const cmi_region_key *key, cmi_remote_id *remote_out)
+cmi_status cmi_endpoint_open_rkey(cmi_fabric *fabric, cmi_endpoint_id endpoint,
+                                  const cmi_rkey *rkey, cmi_remote_id *remote_out)
 {
-    if (key->n_bytes > CMI_FABRIC_MAX_KEY) {
+    if (rkey->n_bytes > CMI_FABRIC_MAX_RKEY) {
         return CMI_ERR_BAD_DATA;
     }
-    return fabric->backend->open_key(fabric, endpoint, key, remote_out);
+    return fabric->backend->open_rkey(fabric, endpoint, rkey, remote_out);
 }
 
 /* ---- operations ---- */

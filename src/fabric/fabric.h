@@ -1,9 +1,9 @@
 /* fabric/fabric.h - memory of other processes: put, get, signal, small messages.
  *
  * A fabric is one place in a cluster. It owns regions, memory that others may reach, and endpoints,
- * connections to other fabrics. A region has a key, bytes that can be sent to anyone; whoever has
+ * connections to other fabrics. A region has an rkey, bytes that can be sent to anyone; whoever has
  * opened it on an endpoint to the region's fabric may put and get there without that fabric's help.
- * The way of expert parallelism, of KV hand-over and of the memory pool is always the same: put,
+ * The way of expert parallelism, of KV hand-off and of the memory pool is always the same: put,
  * put, put, signal; and on the other side wait for the signal's word.
  *
  * Order. Operations of one endpoint run beside each other. What is promised:
@@ -66,7 +66,7 @@ enum {
     CMI_FABRIC_MAX_NAME = 63,
     CMI_FABRIC_MAX_ADDRESS = 127,
     CMI_FABRIC_MAX_MESSAGE = 1 << 16,
-    CMI_FABRIC_MAX_KEY = 254,
+    CMI_FABRIC_MAX_RKEY = 254,
     CMI_FABRIC_MIN_HUNG_NS = 10000000,
 };
 
@@ -119,7 +119,7 @@ CMI_NODISCARD cmi_status cmi_fabric_alloc(cmi_fabric *fabric, size_t n_bytes, co
                                           cmi_region_id *region_out, cmi_error *err);
 
 /* Makes memory of the caller's a region; it must live until it is deregistered. Only alloc's memory
- * can be reached by other processes over a local fabric: opening such a key there is
+ * can be reached by other processes over a local fabric: opening such an rkey there is
  * CMI_ERR_UNSUPPORTED. Networks reach both. */
 CMI_NODISCARD cmi_status cmi_fabric_register(cmi_fabric *fabric, void *memory, size_t n_bytes,
                                              cmi_region_id *region_out, cmi_error *err);
@@ -131,13 +131,13 @@ void cmi_fabric_deregister(cmi_fabric *fabric, cmi_region_id region);
 
 void *cmi_region_memory(cmi_fabric *fabric, cmi_region_id region); /* NULL: no such region */
 
-typedef struct cmi_region_key {
+typedef struct cmi_rkey {
     uint16_t n_bytes; /* of bytes, the rest is not to be sent */
-    uint8_t bytes[CMI_FABRIC_MAX_KEY];
-} cmi_region_key;
+    uint8_t bytes[CMI_FABRIC_MAX_RKEY];
+} cmi_rkey;
 
-CMI_NODISCARD cmi_status cmi_region_get_key(cmi_fabric *fabric, cmi_region_id region,
-                                            cmi_region_key *key_out);
+CMI_NODISCARD cmi_status cmi_region_get_rkey(cmi_fabric *fabric, cmi_region_id region,
+                                             cmi_rkey *rkey_out);
 
 /* ---- endpoints ---- */
 
@@ -170,12 +170,11 @@ typedef struct cmi_endpoint_info {
 CMI_NODISCARD cmi_status cmi_endpoint_get_info(const cmi_fabric *fabric, cmi_endpoint_id endpoint,
                                                cmi_endpoint_info *info_out);
 
-/* Opens a key on an endpoint to the key's fabric; again gives the same handle. It ends with the
- * endpoint. CMI_ERR_NOT_FOUND: no such region there. CMI_ERR_NO_CAPACITY: not announced yet, or
- * n_remotes is too small. CMI_ERR_UNSUPPORTED: see register. CMI_ERR_BAD_DATA: not a key. */
-CMI_NODISCARD cmi_status cmi_endpoint_open_key(cmi_fabric *fabric, cmi_endpoint_id endpoint,
-                                               const cmi_region_key *key,
-                                               cmi_remote_id *remote_out);
+/* Opens an rkey on an endpoint to the region's fabric; again gives the same handle. It ends with
+ * the endpoint. CMI_ERR_NOT_FOUND: no such region there. CMI_ERR_NO_CAPACITY: not announced yet, or
+ * n_remotes is too small. CMI_ERR_UNSUPPORTED: see register. CMI_ERR_BAD_DATA: not an rkey. */
+CMI_NODISCARD cmi_status cmi_endpoint_open_rkey(cmi_fabric *fabric, cmi_endpoint_id endpoint,
+                                                const cmi_rkey *rkey, cmi_remote_id *remote_out);
 
 /* ---- operations ---- */
 

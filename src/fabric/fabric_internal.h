@@ -28,7 +28,7 @@ typedef struct cmi_fabric_backend {
                                   cmi_region_id *region_out, cmi_error *err);
     void (*deregister)(cmi_fabric *fabric, cmi_region_id region);
     void *(*region_memory)(cmi_fabric *fabric, cmi_region_id region);
-    cmi_status (*get_key)(cmi_fabric *fabric, cmi_region_id region, cmi_region_key *key_out);
+    cmi_status (*get_rkey)(cmi_fabric *fabric, cmi_region_id region, cmi_rkey *rkey_out);
 
     cmi_status (*listen)(cmi_fabric *fabric, const char *address, cmi_error *err);
     const char *(*address)(const cmi_fabric *fabric);
@@ -38,8 +38,8 @@ typedef struct cmi_fabric_backend {
     void (*drop)(cmi_fabric *fabric, cmi_endpoint_id endpoint); /* as if the peer had died */
     cmi_status (*get_info)(const cmi_fabric *fabric, cmi_endpoint_id endpoint,
                            cmi_endpoint_info *info_out);
-    cmi_status (*open_key)(cmi_fabric *fabric, cmi_endpoint_id endpoint, const cmi_region_key *key,
-                           cmi_remote_id *remote_out);
+    cmi_status (*open_rkey)(cmi_fabric *fabric, cmi_endpoint_id endpoint, const cmi_rkey *rkey,
+                            cmi_remote_id *remote_out);
 
     cmi_status (*check)(const cmi_fabric *fabric, cmi_endpoint_id endpoint,
                         const cmi_transfer *transfer); /* what begin would refuse for ever */

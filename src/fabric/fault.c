@@ -33,10 +33,10 @@ static void *region_memory(cmi_fabric *fabric, cmi_region_id region)
     return inner->backend->region_memory(inner, region);
 }
 
-static cmi_status get_key(cmi_fabric *fabric, cmi_region_id region, cmi_region_key *key_out)
+static cmi_status get_rkey(cmi_fabric *fabric, cmi_region_id region, cmi_rkey *rkey_out)
 {
     cmi_fabric *inner = cmi_fault_of(fabric)->inner;
-    return inner->backend->get_key(inner, region, key_out);
+    return inner->backend->get_rkey(inner, region, rkey_out);
 }
 
 static cmi_status listen_at(cmi_fabric *fabric, const char *address, cmi_error *err)
@@ -58,11 +58,11 @@ static cmi_status connect_to(cmi_fabric *fabric, const char *address, uint64_t d
     return inner->backend->connect(inner, address, deadline_ns, endpoint_out);
 }
 
-static cmi_status open_key(cmi_fabric *fabric, cmi_endpoint_id endpoint, const cmi_region_key *key,
-                           cmi_remote_id *remote_out)
+static cmi_status open_rkey(cmi_fabric *fabric, cmi_endpoint_id endpoint, const cmi_rkey *rkey,
+                            cmi_remote_id *remote_out)
 {
     cmi_fabric *inner = cmi_fault_of(fabric)->inner;
-    return inner->backend->open_key(inner, endpoint, key, remote_out);
+    return inner->backend->open_rkey(inner, endpoint, rkey, remote_out);
 }
 
 static cmi_status check(const cmi_fabric *fabric, cmi_endpoint_id endpoint,
@@ -234,14 +234,14 @@ static const cmi_fabric_backend backend = {
     .register_memory = register_memory,
     .deregister = deregister,
     .region_memory = region_memory,
-    .get_key = get_key,
+    .get_rkey = get_rkey,
     .listen = listen_at,
     .address = get_address,
     .connect = connect_to,
     .close = close_endpoint,
     .drop = drop,
     .get_info = get_info,
-    .open_key = open_key,
+    .open_rkey = open_rkey,
     .check = check,
     .begin = cmi_fault_begin,
     .take_failure = take_failure,

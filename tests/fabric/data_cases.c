@@ -1,7 +1,6 @@
 #include "tests/fabric/cases.h"
 
-#include <stdlib.h>
-
+#include "base/alloc.h"
 #include "base/crc32c.h"
 
 /* ---- bytes there and back ---- */
@@ -17,9 +16,8 @@ static const struct {
 static bool put_pieces(rig_there *t)
 {
     cmi_remote to = {0};
-    NEED(rig_receive_key(t->fabric, &t->here, &to.id));
-    uint8_t *bytes = malloc(REGION_BYTES), *back = malloc(REGION_BYTES);
-    NEED(bytes != NULL && back != NULL);
+    NEED(rig_receive_rkey(t->fabric, &t->here, &to.id));
+    uint8_t *bytes = cmi_alloc(REGION_BYTES, 1), *back = cmi_alloc(REGION_BYTES, 1);
     for (size_t i = 0; i < CMI_LEN(pieces); i++) {
         to.offset = pieces[i].offset;
         rig_fill(bytes + to.offset, pieces[i].n, i);
@@ -32,8 +30,8 @@ static bool put_pieces(rig_there *t)
     for (size_t i = 0; i < CMI_LEN(pieces); i++) {
         NEED(memcmp(back + pieces[i].offset, bytes + pieces[i].offset, pieces[i].n) == 0);
     }
-    free(bytes);
-    free(back);
+    cmi_free(bytes);
+    cmi_free(back);
     return true;
 }
 
@@ -57,7 +55,7 @@ void bits_arrive(void **state)
     rig_there there;
     rig_start(&there, put_pieces, 0, f, &opt);
     cmi_endpoint_id ep = rig_accept(f);
-    assert_true(rig_send_key(f, ep, region));
+    assert_true(rig_send_rkey(f, ep, region));
     assert_true(rig_wait(f, ep, memory, 1));
     for (size_t i = 0; i < CMI_LEN(pieces); i++) {
         assert_true(rig_is_filled(memory + pieces[i].offset, pieces[i].n, i));
@@ -76,12 +74,11 @@ static bool send_tokens(rig_there *t)
     cmi_region_id acks;
     cmi_remote to = {0};
     NEED(cmi_fabric_alloc(t->fabric, WORD_BYTES, "acks", &acks, NULL) == CMI_OK);
-    NEED(rig_send_key(t->fabric, t->here, acks));
-    NEED(rig_receive_key(t->fabric, &t->here, &to.id));
+    NEED(rig_send_rkey(t->fabric, t->here, acks));
+    NEED(rig_receive_rkey(t->fabric, &t->here, &to.id));
     const void *acked = cmi_region_memory(t->fabric, acks);
     static const size_t cuts[] = {0, 100, 4000, TOKEN_BYTES};
-    uint8_t *tokens = malloc(N_SLOTS * TOKEN_BYTES);
-    NEED(tokens != NULL);
+    uint8_t *tokens = cmi_alloc(N_SLOTS * TOKEN_BYTES, 1);
     for (uint64_t n = 1; n <= N_TOKENS; n++) {
         uint64_t slot = n % N_SLOTS;
         NEED(n <= N_SLOTS || rig_wait(t->fabric, t->here, acked, n - N_SLOTS));
@@ -95,7 +92,7 @@ static bool send_tokens(rig_there *t)
         NEED(rig_signal(t->fabric, t->here, to, CMI_SIGNAL_MAX, n));
     }
     NEED(rig_wait(t->fabric, t->here, acked, N_TOKENS));
-    free(tokens);
+    cmi_free(tokens);
     return true;
 }
 
@@ -110,8 +107,8 @@ void signals_follow_puts(void **state)
     rig_start(&there, send_tokens, 0, f, &opt);
     cmi_endpoint_id ep = rig_accept(f);
     cmi_remote ack = {0};
-    assert_true(rig_receive_key(f, &ep, &ack.id));
-    assert_true(rig_send_key(f, ep, region));
+    assert_true(rig_receive_rkey(f, &ep, &ack.id));
+    assert_true(rig_send_rkey(f, ep, region));
     for (uint64_t n = 1; n <= N_TOKENS; n++) {
         assert_true(rig_wait(f, ep, memory, n));
         const uint8_t *token = memory + WORD_BYTES + n % N_SLOTS * TOKEN_BYTES;
@@ -127,7 +124,7 @@ void signals_follow_puts(void **state)
     cmi_fabric_destroy(f);
 }
 
-/* ---- KV hand-over in small: layers of pages, a checksum each, one count ---- */
+/* ---- KV hand-off in small: layers of pages, a checksum each, one count ---- */
 
 enum { N_LAYERS = 12, N_PAGES = 3, SLICE_BYTES = 73728 };
 enum { HAND_OVER_BYTES = 4096 + N_LAYERS * N_PAGES * SLICE_BYTES };
@@ -135,10 +132,9 @@ enum { HAND_OVER_BYTES = 4096 + N_LAYERS * N_PAGES * SLICE_BYTES };
 static bool hand_over(rig_there *t)
 {
     cmi_remote to = {0};
-    NEED(rig_receive_key(t->fabric, &t->here, &to.id));
-    uint8_t *pages = malloc(HAND_OVER_BYTES);
+    NEED(rig_receive_rkey(t->fabric, &t->here, &to.id));
+    uint8_t *pages = cmi_alloc(HAND_OVER_BYTES, 1);
     uint32_t sums[N_LAYERS][N_PAGES];
-    NEED(pages != NULL);
     for (size_t layer = 0; layer < N_LAYERS; layer++) {
         for (size_t page = 0; page < N_PAGES; page++) {
             size_t at = 4096 + (layer * N_PAGES + page) * SLICE_BYTES;
@@ -153,7 +149,7 @@ static bool hand_over(rig_there *t)
         NEED(rig_signal(t->fabric, t->here, to, CMI_SIGNAL_ADD, 1));
     }
     NEED(rig_flush(t->fabric, t->here));
-    free(pages);
+    cmi_free(pages);
     return true;
 }
 
@@ -167,7 +163,7 @@ void layers_are_handed_over(void **state)
     rig_there there;
     rig_start(&there, hand_over, 0, f, &opt);
     cmi_endpoint_id ep = rig_accept(f);
-    assert_true(rig_send_key(f, ep, region));
+    assert_true(rig_send_rkey(f, ep, region));
     for (size_t layer = 0; layer < N_LAYERS; layer++) {
         assert_true(rig_wait(f, ep, memory, layer + 1));
         for (size_t page = 0; page < N_PAGES; page++) {
@@ -188,7 +184,7 @@ enum { N_PEERS = 4, N_ADDS = 500 };
 static bool add(rig_there *t)
 {
     cmi_remote to = {0};
-    NEED(rig_receive_key(t->fabric, &t->here, &to.id));
+    NEED(rig_receive_rkey(t->fabric, &t->here, &to.id));
     for (uint64_t i = 1; i <= N_ADDS; i++) {
         uint64_t mine = i * 1000 + t->idx;
         to.offset = 64 + 8 * t->idx;
@@ -213,7 +209,7 @@ void sums_of_many_peers_are_exact(void **state)
         rig_start(&there[i], add, i, f, &opt);
     }
     for (uint32_t i = 0; i < N_PEERS; i++) {
-        assert_true(rig_send_key(f, rig_accept(f), region));
+        assert_true(rig_send_rkey(f, rig_accept(f), region));
     }
     assert_true(rig_wait(f, (cmi_endpoint_id){0}, memory, N_PEERS * N_ADDS));
     assert_int_equal(memory[0], N_PEERS * N_ADDS);
@@ -230,7 +226,7 @@ static bool reach_outside(rig_there *t)
 {
     cmi_remote to = {0};
     uint64_t bytes[4] = {0};
-    NEED(rig_receive_key(t->fabric, &t->here, &to.id));
+    NEED(rig_receive_rkey(t->fabric, &t->here, &to.id));
     static const struct {
         uint64_t offset;
         size_t n;
@@ -252,14 +248,14 @@ static bool reach_outside(rig_there *t)
     NEED(cmi_endpoint_flush(t->fabric, t->here, NULL) == CMI_ERR_INVALID);
     NEED(rig_flush(t->fabric, t->here));
 
-    cmi_region_key key = {.n_bytes = 3};
-    NEED(cmi_endpoint_open_key(t->fabric, t->here, &key, &to.id) == CMI_ERR_BAD_DATA);
-    key.n_bytes = CMI_FABRIC_MAX_KEY + 1;
-    NEED(cmi_endpoint_open_key(t->fabric, t->here, &key, &to.id) == CMI_ERR_BAD_DATA);
+    cmi_rkey key = {.n_bytes = 3};
+    NEED(cmi_endpoint_open_rkey(t->fabric, t->here, &key, &to.id) == CMI_ERR_BAD_DATA);
+    key.n_bytes = CMI_FABRIC_MAX_RKEY + 1;
+    NEED(cmi_endpoint_open_rkey(t->fabric, t->here, &key, &to.id) == CMI_ERR_BAD_DATA);
     cmi_region_id own;
     NEED(cmi_fabric_alloc(t->fabric, 10, "own", &own, NULL) == CMI_OK);
-    NEED(cmi_region_get_key(t->fabric, own, &key) == CMI_OK);
-    NEED(cmi_endpoint_open_key(t->fabric, t->here, &key, &to.id) < 0); /* not the peer's */
+    NEED(cmi_region_get_rkey(t->fabric, own, &key) == CMI_OK);
+    NEED(cmi_endpoint_open_rkey(t->fabric, t->here, &key, &to.id) < 0); /* not the peer's */
     return true;
 }
 
@@ -273,7 +269,7 @@ void what_is_outside_is_refused(void **state)
     rig_there there;
     rig_start(&there, reach_outside, 0, f, &opt);
     cmi_endpoint_id ep = rig_accept(f);
-    assert_true(rig_send_key(f, ep, region));
+    assert_true(rig_send_rkey(f, ep, region));
     assert_true(rig_wait(f, ep, &memory[511], 5));
     rig_join(&there);
     for (size_t i = 0; i < 511; i++) {
@@ -305,11 +301,10 @@ static bool begin(rig_there *t, uint64_t i, cmi_remote to, uint8_t *bytes, cmi_o
 static bool count_events(rig_there *t)
 {
     cmi_remote to = {0};
-    NEED(rig_receive_key(t->fabric, &t->here, &to.id));
-    uint8_t *bytes = calloc(2, LONG_BYTES);
+    NEED(rig_receive_rkey(t->fabric, &t->here, &to.id));
+    uint8_t *bytes = cmi_alloc(2, LONG_BYTES);
     cmi_op ops[N_OPS];
     uint32_t n_seen[N_OPS] = {0};
-    NEED(bytes != NULL);
     for (uint64_t i = 0; i < N_OPS; i++) {
         ops[i].tag = i + 1000;
         NEED(begin(t, i, to, bytes, &ops[i]));
@@ -330,7 +325,7 @@ static bool count_events(rig_there *t)
     to.offset = LONG_BYTES; /* not where puts have been: a word is for signals only */
     NEED(rig_signal(t->fabric, t->here, to, CMI_SIGNAL_MAX, 1));
     NEED(rig_flush(t->fabric, t->here));
-    free(bytes);
+    cmi_free(bytes);
     return true;
 }
 
@@ -344,7 +339,7 @@ void operations_have_one_event_each(void **state)
     rig_there there;
     rig_start(&there, count_events, 0, f, &opt);
     cmi_endpoint_id ep = rig_accept(f);
-    assert_true(rig_send_key(f, ep, region));
+    assert_true(rig_send_rkey(f, ep, region));
     assert_true(rig_wait(f, ep, memory + LONG_BYTES, 1));
     rig_join(&there);
     cmi_fabric_destroy(f);
@@ -359,13 +354,13 @@ static bool reach_registered(rig_there *t)
     size_t n;
     if (world.is_process) {
         NEED(rig_receive(t->fabric, &t->here, message, &n));
-        cmi_region_key key = {.n_bytes = (uint16_t)n};
+        cmi_rkey key = {.n_bytes = (uint16_t)n};
         memcpy(key.bytes, message, n);
-        NEED(cmi_endpoint_open_key(t->fabric, t->here, &key, &to.id) == CMI_ERR_UNSUPPORTED);
+        NEED(cmi_endpoint_open_rkey(t->fabric, t->here, &key, &to.id) == CMI_ERR_UNSUPPORTED);
         NEED(rig_send(t->fabric, t->here, "x", 1));
         return true;
     }
-    NEED(rig_receive_key(t->fabric, &t->here, &to.id));
+    NEED(rig_receive_rkey(t->fabric, &t->here, &to.id));
     NEED(rig_put(t->fabric, t->here, "here it is", to, 11));
     NEED(rig_flush(t->fabric, t->here));
     NEED(rig_send(t->fabric, t->here, "x", 1));
@@ -392,7 +387,7 @@ void memory_of_the_caller_can_be_a_region(void **state)
     rig_there there;
     rig_start(&there, reach_registered, 0, f, &opt);
     cmi_endpoint_id ep = rig_accept(f);
-    assert_true(rig_send_key(f, ep, region));
+    assert_true(rig_send_rkey(f, ep, region));
     assert_true(rig_receive(f, &ep, message, &n));
     cmi_fabric_deregister(f, region);
     assert_null(cmi_region_memory(f, region));
@@ -422,10 +417,10 @@ void a_fabric_can_be_its_own_peer(void **state)
         CMI_OK);
     assert_true(rig_event(f, CMI_EVENT_OPEN, &event));
     assert_true(rig_event(f, CMI_EVENT_OPEN, &event));
-    cmi_region_key key;
+    cmi_rkey key;
     cmi_remote to = {0};
-    assert_int_equal(cmi_region_get_key(f, region, &key), CMI_OK);
-    assert_int_equal(cmi_endpoint_open_key(f, out, &key, &to.id), CMI_OK);
+    assert_int_equal(cmi_region_get_rkey(f, region, &key), CMI_OK);
+    assert_int_equal(cmi_endpoint_open_rkey(f, out, &key, &to.id), CMI_OK);
     rig_fill(memory + 500000, 400000, 3);
     to.offset = 64;
     assert_true(rig_put(f, out, memory + 500000, to, 400000));

@@ -68,10 +68,10 @@ static pair make_pair(uint64_t seed, bool has_fake_clock)
         n_open += poll_open(p.receiver, &p.from);
     }
     cmi_region_id region;
-    cmi_region_key key;
+    cmi_rkey key;
     assert_int_equal(cmi_fabric_alloc(p.receiver, REGION_BYTES, "target", &region, NULL), CMI_OK);
-    assert_int_equal(cmi_region_get_key(p.receiver, region, &key), CMI_OK);
-    assert_int_equal(cmi_endpoint_open_key(p.sender, p.to, &key, &p.remote.id), CMI_OK);
+    assert_int_equal(cmi_region_get_rkey(p.receiver, region, &key), CMI_OK);
+    assert_int_equal(cmi_endpoint_open_rkey(p.sender, p.to, &key, &p.remote.id), CMI_OK);
     p.memory = cmi_region_memory(p.receiver, region);
     return p;
 }

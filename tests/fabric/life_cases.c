@@ -1,9 +1,9 @@
 #include "tests/fabric/cases.h"
 
 #include <signal.h>
-#include <stdlib.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "os/local_socket.h"
 
 static bool wait_for_end(rig_there *t)
@@ -210,10 +210,10 @@ void handles_do_not_outlive_their_things(void **state)
     cmi_endpoint_id old_ep = {0}, zero_ep = {0};
     cmi_region_id old_region = {0};
     cmi_remote old_remote = {0};
-    cmi_region_key old_key = {0};
+    cmi_rkey old_key = {0};
     for (int round = 0; round < 20; round++) {
         cmi_region_id region;
-        cmi_region_key key;
+        cmi_rkey key;
         cmi_remote to = {0};
         cmi_fabric_event event;
         assert_int_equal(cmi_fabric_alloc(f, 4096, "again", &region, NULL), CMI_OK);
@@ -226,10 +226,10 @@ void handles_do_not_outlive_their_things(void **state)
             assert_true(rig_event(f, CMI_EVENT_OPEN, &event));
             sides[i] = event.endpoint;
         }
-        assert_int_equal(cmi_region_get_key(f, region, &key), CMI_OK);
-        assert_int_equal(cmi_endpoint_open_key(f, ep, &key, &to.id), CMI_OK);
+        assert_int_equal(cmi_region_get_rkey(f, region, &key), CMI_OK);
+        assert_int_equal(cmi_endpoint_open_rkey(f, ep, &key, &to.id), CMI_OK);
         cmi_remote_id again;
-        assert_int_equal(cmi_endpoint_open_key(f, ep, &key, &again), CMI_OK);
+        assert_int_equal(cmi_endpoint_open_rkey(f, ep, &key, &again), CMI_OK);
         assert_memory_equal(&again, &to.id, sizeof again);
         assert_true(rig_put(f, ep, "abc", to, 3));
         assert_true(rig_flush(f, ep));
@@ -237,7 +237,7 @@ void handles_do_not_outlive_their_things(void **state)
             assert_null(cmi_region_memory(f, old_region));
             assert_int_equal(cmi_endpoint_put(f, old_ep, "x", to, 1, NULL), CMI_ERR_NOT_FOUND);
             assert_int_equal(cmi_endpoint_put(f, ep, "x", old_remote, 1, NULL), CMI_ERR_NOT_FOUND);
-            assert_int_equal(cmi_endpoint_open_key(f, ep, &old_key, &again), CMI_ERR_NOT_FOUND);
+            assert_int_equal(cmi_endpoint_open_rkey(f, ep, &old_key, &again), CMI_ERR_NOT_FOUND);
             cmi_endpoint_close(f, old_ep);
         }
         assert_int_equal(cmi_endpoint_put(f, zero_ep, "x", to, 1, NULL), CMI_ERR_NOT_FOUND);
@@ -273,14 +273,13 @@ void tables_are_full_and_empty_again(void **state)
     assert_true(rig_event(f, CMI_EVENT_OPEN, &event));
     assert_true(rig_event(f, CMI_EVENT_OPEN, &event));
     cmi_fabric_progress(f);
-    cmi_region_key key;
+    cmi_rkey key;
     cmi_remote to = {0};
-    assert_int_equal(cmi_region_get_key(f, region, &key), CMI_OK);
-    cmi_status st = cmi_endpoint_open_key(f, ep, &key, &to.id);
+    assert_int_equal(cmi_region_get_rkey(f, region, &key), CMI_OK);
+    cmi_status st = cmi_endpoint_open_rkey(f, ep, &key, &to.id);
     assert_true(st == CMI_OK || st == CMI_ERR_NO_CAPACITY);
     if (st == CMI_OK) {
-        uint8_t *bytes = calloc(1, 200000);
-        assert_non_null(bytes);
+        uint8_t *bytes = cmi_alloc(1, 200000);
         for (int round = 0; round < 3; round++) {
             uint32_t n = 0;
             for (int i = 0; i < 100000; i++) {
@@ -296,7 +295,7 @@ void tables_are_full_and_empty_again(void **state)
             }
             assert_true(n >= 6);
         }
-        free(bytes);
+        cmi_free(bytes);
     }
     cmi_fabric_destroy(f);
 }
@@ -351,10 +350,9 @@ static bool put_for_ever(rig_there *t)
     cmi_region_id region;
     cmi_remote to = {0};
     NEED(cmi_fabric_alloc(t->fabric, VICTIM_BYTES, "victim", &region, NULL) == CMI_OK);
-    NEED(rig_send_key(t->fabric, t->here, region));
-    NEED(rig_receive_key(t->fabric, &t->here, &to.id));
-    uint8_t *bytes = calloc(1, 1 << 20);
-    NEED(bytes != NULL);
+    NEED(rig_send_rkey(t->fabric, t->here, region));
+    NEED(rig_receive_rkey(t->fabric, &t->here, &to.id));
+    uint8_t *bytes = cmi_alloc(1, 1 << 20);
     for (uint64_t i = 1;; i++) {
         to.offset = 64;
         NEED(rig_put(t->fabric, t->here, bytes, to, 1 << 20));
@@ -379,12 +377,11 @@ void a_killed_peer_is_noticed(void **state)
     rig_start(&there, put_for_ever, 0, f, &opt);
     cmi_endpoint_id ep = rig_accept(f);
     cmi_remote to = {0};
-    assert_true(rig_receive_key(f, &ep, &to.id));
-    assert_true(rig_send_key(f, ep, region));
+    assert_true(rig_receive_rkey(f, &ep, &to.id));
+    assert_true(rig_send_rkey(f, ep, region));
     assert_true(rig_wait(f, ep, cmi_region_memory(f, region), 3));
 
-    uint8_t *bytes = calloc(1, VICTIM_BYTES);
-    assert_non_null(bytes);
+    uint8_t *bytes = cmi_alloc(1, VICTIM_BYTES);
     uint64_t n_given = 0, n_ended = 0, n_failed = 0;
     for (int i = 0; i < 60; i++) {
         cmi_op op = {.tag = n_given};
@@ -422,7 +419,7 @@ void a_killed_peer_is_noticed(void **state)
     cmi_fabric_get_counters(f, &counters);
     assert_int_equal(counters.n_lost, 1);
     cmi_endpoint_close(f, ep);
-    free(bytes);
+    cmi_free(bytes);
     cmi_fabric_destroy(f);
 }
 

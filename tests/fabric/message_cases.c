@@ -58,7 +58,7 @@ static bool fill_and_drain(rig_there *t)
 {
     uint8_t message[MAX_BYTES];
     cmi_remote full = {0};
-    NEED(rig_receive_key(t->fabric, &t->here, &full.id));
+    NEED(rig_receive_rkey(t->fabric, &t->here, &full.id));
     uint64_t n_sent = 0;
     for (bool has_room = true;
          has_room;) { /* stops when the ring is full, for whatever is refused */
@@ -82,9 +82,9 @@ static bool fill_and_drain(rig_there *t)
     NEED(rig_signal(t->fabric, t->here, full, CMI_SIGNAL_ADD, n_sent));
     NEED(rig_flush(t->fabric, t->here));
     cmi_region_id region;
-    cmi_region_key key;
+    cmi_rkey key;
     NEED(cmi_fabric_alloc(t->fabric, 8, "sign", &region, NULL) == CMI_OK);
-    NEED(cmi_region_get_key(t->fabric, region, &key) == CMI_OK);
+    NEED(cmi_region_get_rkey(t->fabric, region, &key) == CMI_OK);
     NEED(rig_send(t->fabric, t->here, key.bytes, key.n_bytes)); /* sleeps until there is room */
     NEED(rig_wait(t->fabric, t->here, cmi_region_memory(t->fabric, region), n_sent));
     return true;
@@ -104,7 +104,7 @@ void a_full_ring_changes_nothing(void **state)
     assert_true(info.is_incoming);
     cmi_region_id region;
     assert_int_equal(cmi_fabric_alloc(f, 8, "sign", &region, NULL), CMI_OK);
-    assert_true(rig_send_key(f, ep, region));
+    assert_true(rig_send_rkey(f, ep, region));
     assert_true(rig_wait(f, ep, cmi_region_memory(f, region), 1));
     uint8_t message[MAX_BYTES];
     size_t n;
@@ -117,10 +117,10 @@ void a_full_ring_changes_nothing(void **state)
         assert_int_equal(message[0], n_seen & 0xFF);
         assert_int_equal(message[99], n_seen & 0xFF);
     }
-    cmi_region_key key = {.n_bytes = (uint16_t)n};
+    cmi_rkey key = {.n_bytes = (uint16_t)n};
     memcpy(key.bytes, message, n);
     cmi_remote to = {0};
-    assert_int_equal(cmi_endpoint_open_key(f, from, &key, &to.id), CMI_OK);
+    assert_int_equal(cmi_endpoint_open_rkey(f, from, &key, &to.id), CMI_OK);
     assert_true(rig_signal(f, from, to, CMI_SIGNAL_ADD, n_seen));
     assert_true(rig_flush_last(f, from));
     rig_join(&there);

@@ -220,22 +220,23 @@ bool rig_flush_last(cmi_fabric *f, cmi_endpoint_id ep)
     return st == CMI_OK || st == CMI_ERR_CLOSED;
 }
 
-bool rig_send_key(cmi_fabric *f, cmi_endpoint_id ep, cmi_region_id region)
+bool rig_send_rkey(cmi_fabric *f, cmi_endpoint_id ep, cmi_region_id region)
 {
-    cmi_region_key key;
-    return cmi_region_get_key(f, region, &key) == CMI_OK && rig_send(f, ep, key.bytes, key.n_bytes);
+    cmi_rkey key;
+    return cmi_region_get_rkey(f, region, &key) == CMI_OK &&
+           rig_send(f, ep, key.bytes, key.n_bytes);
 }
 
-bool rig_receive_key(cmi_fabric *f, cmi_endpoint_id *ep_out, cmi_remote_id *remote_out)
+bool rig_receive_rkey(cmi_fabric *f, cmi_endpoint_id *ep_out, cmi_remote_id *remote_out)
 {
     uint8_t message[RIG_MAX_MESSAGE];
     size_t n;
-    if (!rig_receive(f, ep_out, message, &n) || n > CMI_FABRIC_MAX_KEY) {
+    if (!rig_receive(f, ep_out, message, &n) || n > CMI_FABRIC_MAX_RKEY) {
         return false;
     }
-    cmi_region_key key = {.n_bytes = (uint16_t)n};
+    cmi_rkey key = {.n_bytes = (uint16_t)n};
     memcpy(key.bytes, message, n);
-    return cmi_endpoint_open_key(f, *ep_out, &key, remote_out) == CMI_OK;
+    return cmi_endpoint_open_rkey(f, *ep_out, &key, remote_out) == CMI_OK;
 }
 
 /* ---- bytes ---- */

@@ -76,9 +76,9 @@ bool rig_wait(cmi_fabric *f, cmi_endpoint_id from, const void *word, uint64_t at
 bool rig_flush(cmi_fabric *f, cmi_endpoint_id ep);
 bool rig_flush_last(cmi_fabric *f, cmi_endpoint_id ep); /* the peer may leave once it has it all */
 
-/* Keys travel as messages. */
-bool rig_send_key(cmi_fabric *f, cmi_endpoint_id ep, cmi_region_id region);
-bool rig_receive_key(cmi_fabric *f, cmi_endpoint_id *ep_out, cmi_remote_id *remote_out);
+/* Rkeys travel as messages. */
+bool rig_send_rkey(cmi_fabric *f, cmi_endpoint_id ep, cmi_region_id region);
+bool rig_receive_rkey(cmi_fabric *f, cmi_endpoint_id *ep_out, cmi_remote_id *remote_out);
 
 /* Bytes that depend on seed and place; n of them from `first` on. */
 void rig_fill(void *bytes, size_t n, uint64_t seed);

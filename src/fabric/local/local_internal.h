@@ -9,7 +9,7 @@
  *   share.c      memory that several have in hand          handshake.c  until an endpoint is open
  *   ring.c       messages                                  control.c    the socket behind that
  *   table.c      endpoints, events, their ends             transfer.c   operations
- *   memory.c     regions and keys                          sleep.c      watching and waking
+ *   memory.c     regions and rkeys                         sleep.c      watching and waking
  *   local.c      the backend's table, making and ending
  *
  * Everything here belongs to the fabric's owner but for shares, rings and headers, whose other side
@@ -167,9 +167,9 @@ cmi_status cmi_local_register(cmi_fabric *fabric, void *memory, size_t n_bytes,
                               cmi_region_id *region_out, cmi_error *err);
 void cmi_local_deregister(cmi_fabric *fabric, cmi_region_id id);
 void *cmi_local_region_memory(cmi_fabric *fabric, cmi_region_id id);
-cmi_status cmi_local_get_key(cmi_fabric *fabric, cmi_region_id id, cmi_region_key *key_out);
-cmi_status cmi_local_open_key(cmi_fabric *fabric, cmi_endpoint_id id, const cmi_region_key *key,
-                              cmi_remote_id *remote_out);
+cmi_status cmi_local_get_rkey(cmi_fabric *fabric, cmi_region_id id, cmi_rkey *rkey_out);
+cmi_status cmi_local_open_rkey(cmi_fabric *fabric, cmi_endpoint_id id, const cmi_rkey *rkey,
+                               cmi_remote_id *remote_out);
 
 /* Tells the peer of regions that it has not heard of. */
 void cmi_local_announce(cmi_local_fabric *f, cmi_local_endpoint *ep);

@@ -1,7 +1,7 @@
-/* fabric/local/memory.c - own regions, the peers' regions, and keys; see local_internal.h.
+/* fabric/local/memory.c - own regions, the peers' regions, and rkeys; see local_internal.h.
  *
  * Regions are announced to every peer when they are made or the peer comes, with their files, so
- * that opening a key needs no answer of anybody. A socket keeps the order of what is said, so a key
+ * that opening one needs no answer of anybody. A socket keeps the order of what is said, so an rkey
  * that has reached a peer by way of this fabric comes after its announcement. */
 #include "fabric/local/local_internal.h"
 
@@ -116,16 +116,16 @@ static cmi_local_region_news describe(const cmi_local_region *region)
         .serial = region->serial, .n_bytes = region->share->n_bytes, .token = region->share->token};
 }
 
-cmi_status cmi_local_get_key(cmi_fabric *fabric, cmi_region_id id, cmi_region_key *key_out)
+cmi_status cmi_local_get_rkey(cmi_fabric *fabric, cmi_region_id id, cmi_rkey *rkey_out)
 {
     const cmi_local_fabric *f = cmi_local_of(fabric);
     const cmi_local_region *region = find_region(f, id);
     if (region == NULL) {
         return CMI_ERR_NOT_FOUND;
     }
-    cmi_local_key key = {.fabric = f->id, .region = describe(region)};
-    *key_out = (cmi_region_key){.n_bytes = sizeof key};
-    memcpy(key_out->bytes, &key, sizeof key);
+    cmi_local_rkey rkey = {.fabric = f->id, .region = describe(region)};
+    *rkey_out = (cmi_rkey){.n_bytes = sizeof rkey};
+    memcpy(rkey_out->bytes, &rkey, sizeof rkey);
     return CMI_OK;
 }
 
@@ -237,7 +237,7 @@ void cmi_local_forget_remotes(cmi_local_fabric *f, const cmi_local_endpoint *ep)
     }
 }
 
-/* ---- keys ---- */
+/* ---- rkeys ---- */
 
 static cmi_status why_unknown(const cmi_local_fabric *f, const cmi_local_endpoint *ep,
                               uint64_t serial)
@@ -246,16 +246,16 @@ static cmi_status why_unknown(const cmi_local_fabric *f, const cmi_local_endpoin
     return may_come ? CMI_ERR_NO_CAPACITY : CMI_ERR_NOT_FOUND;
 }
 
-cmi_status cmi_local_open_key(cmi_fabric *fabric, cmi_endpoint_id id, const cmi_region_key *key,
-                              cmi_remote_id *remote_out)
+cmi_status cmi_local_open_rkey(cmi_fabric *fabric, cmi_endpoint_id id, const cmi_rkey *rkey,
+                               cmi_remote_id *remote_out)
 {
     cmi_local_fabric *f = cmi_local_of(fabric);
     cmi_local_endpoint *ep = cmi_local_find_endpoint(f, id);
-    cmi_local_key opened;
-    if (key->n_bytes != sizeof opened) {
+    cmi_local_rkey opened;
+    if (rkey->n_bytes != sizeof opened) {
         return CMI_ERR_BAD_DATA;
     }
-    memcpy(&opened, key->bytes, sizeof opened);
+    memcpy(&opened, rkey->bytes, sizeof opened);
     if (ep != NULL && ep->state == ENDPOINT_OPEN && opened.region.serial > ep->heard_serial) {
         cmi_local_read_socket(f, ep); /* may lose it */
         ep = cmi_local_find_endpoint(f, id);

@@ -73,10 +73,10 @@ typedef struct cmi_local_news {
     };
 } cmi_local_news;
 
-/* What is in a key of a local region. */
-typedef struct cmi_local_key {
+/* What is in the rkey of a local region. */
+typedef struct cmi_local_rkey {
     cmi_local_fabric_id fabric;
     cmi_local_region_news region;
-} cmi_local_key;
+} cmi_local_rkey;
 
 #endif
