@@ -1,7 +1,6 @@
 /* fabric/local/local.c - making and ending a local fabric; see local_internal.h. */
 #include "fabric/local/local_internal.h"
 
-#include <sodium.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -87,7 +86,7 @@ static void make_tables(cmi_local_fabric *f)
 
 static cmi_status make_parts(cmi_local_fabric *f, cmi_error *err)
 {
-    if (sodium_init() < 0 || !cmi_random_bytes(&f->id, sizeof f->id)) {
+    if (!cmi_random_bytes(&f->id, sizeof f->id)) {
         return cmi_error_set(err, CMI_ERR_IO, "fabric: the kernel has no randomness");
     }
     cmi_status st = cmi_watch_init(&f->watch, err);
