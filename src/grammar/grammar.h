@@ -39,7 +39,7 @@ enum {
     CMI_GRAMMAR_MAX_STATES = 60000,
     CMI_GRAMMAR_MAX_WORK = 20000000,       /* steps of compiling; about half a second */
     CMI_GRAMMAR_MAX_CACHE_BYTES = 8 << 20, /* of masks that are made beforehand */
-    /* Values inside values. Nothing deeper is allowed, and nothing that would have to end deeper:
+    /* Values around a value. Nothing deeper is allowed, and nothing that would have to end deeper:
      * a text that has begun can always be finished. */
     CMI_GRAMMAR_MAX_DEPTH = 64,
     /* Alternatives that agree with the text so far and differ in what must follow. Further ones are

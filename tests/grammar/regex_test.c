@@ -33,8 +33,12 @@ static const regex_case cases[] = {
     {"^a$|^b$", {"a", "b"}, {"ab"}},
     {"(^a|b)c", {"ac", "bc"}, {"a"}},
     {"(?:a)(?P<n>b)(?<m>c)", {"abc"}, {"ab"}},
-    {"[\xC3\xA9-\xE4\xBD\xA0]", {"\xC3\xA9", "\xE4\xBD\xA0", "\xD0\x90"}, {"\xC3\xA8", "\xE4\xBD\xA1", "e"}},
-    {"[\\u0000-\\u{10ffff}]", {"\x7F", "\xED\x9F\xBF", "\xEE\x80\x80"}, {"\xED\xA0\x80", "\xC0\x80", "\xF4\x90\x80\x80"}},
+    {"[\xC3\xA9-\xE4\xBD\xA0]",
+     {"\xC3\xA9", "\xE4\xBD\xA0", "\xD0\x90"},
+     {"\xC3\xA8", "\xE4\xBD\xA1", "e"}},
+    {"[\\u0000-\\u{10ffff}]",
+     {"\x7F", "\xED\x9F\xBF", "\xEE\x80\x80"},
+     {"\xED\xA0\x80", "\xC0\x80", "\xF4\x90\x80\x80"}},
     {"(0|[1-9][0-9]*)(\\.[0-9]{1,2})?", {"0", "10.5", "7.25"}, {"01", "1.", "1.234"}},
     {"(a|ab)(c|bcd)", {"ac", "abc", "abcd", "abbcd"}, {"abcdd", "a"}},
     {"((((a))))", {"a"}, {"b"}},
@@ -56,7 +60,8 @@ static void what_is_not_supported_is_named_with_its_place(void **state)
         const char *expression, *line;
         cmi_status status;
     } errors[] = {
-        {"a(?=b)", "regular expression: look-around is not supported at byte 3 of the expression", CMI_ERR_UNSUPPORTED},
+        {"a(?=b)", "regular expression: look-around is not supported at byte 3 of the expression",
+         CMI_ERR_UNSUPPORTED},
         {"(?<!a)b", "look-around", CMI_ERR_UNSUPPORTED},
         {"(a)\\1", "a back-reference is not supported at byte 4", CMI_ERR_UNSUPPORTED},
         {"(?i)a", "this kind of group", CMI_ERR_UNSUPPORTED},
