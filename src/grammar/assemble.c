@@ -71,7 +71,7 @@ static void set_state(const cmi_build *b, cmi_grammar *g, uint32_t state)
     g->counter[state] = s->counter;
     flags |= g->n_calls > g->calls_at[state] ? CMI_STATE_CALLS : 0u;
     flags |= is_final(b, (uint16_t)state) ? CMI_STATE_FINAL : 0u;
-    flags |= flags == 0 && s->counter == 0 ? CMI_STATE_SIMPLE : 0u;
+    flags |= flags == 0 && s->counter == 0 && g->need[state] == 0 ? CMI_STATE_SIMPLE : 0u;
     g->flags[state] = (uint8_t)flags;
 }
 

@@ -185,7 +185,7 @@ cmi_status cmi_grammar_compile(cmi_grammar **grammar_out, const cmi_vocab *vocab
         g->vocab = vocab;
         cmi_grammar_find_plain_runs(g);
         cmi_grammar_make_caches(g, limit(source->max_cache_bytes, CMI_GRAMMAR_MAX_CACHE_BYTES),
-                                b.max_work);
+                                CMI_MIN(b.max_work, (uint32_t)CMI_GRAMMAR_MAX_CACHE_WORK));
         *grammar_out = g;
     }
     cmi_status st = b.status;

@@ -38,7 +38,8 @@ enum {
     CMI_GRAMMAR_MAX_SOURCE_BYTES = 1 << 18,
     CMI_GRAMMAR_MAX_STATES = 60000,
     CMI_GRAMMAR_MAX_WORK = 20000000,       /* steps of compiling; about half a second */
-    CMI_GRAMMAR_MAX_CACHE_BYTES = 8 << 20, /* of masks that are made beforehand */
+    CMI_GRAMMAR_MAX_CACHE_BYTES = 8 << 20, /* of masks that are made beforehand, */
+    CMI_GRAMMAR_MAX_CACHE_WORK = 6000000,  /* and steps of making them; about 60 ms */
     /* Values around a value. Nothing deeper is allowed, and nothing that would have to end deeper:
      * a text that has begun can always be finished. */
     CMI_GRAMMAR_MAX_DEPTH = 64,

@@ -11,7 +11,7 @@ enum {
     CMI_STATE_ACCEPT = 1, /* the rule's text may end */
     CMI_STATE_CALLS = 2,
     CMI_STATE_FINAL = 4,      /* it must end: nothing goes on from here */
-    CMI_STATE_SIMPLE = 8,     /* bytes only: not accepting, no calls, no count */
+    CMI_STATE_SIMPLE = 8,     /* bytes only: not accepting, no calls, no count, no frames needed */
     CMI_STATE_PLAIN_OPEN = 16 /* some state of its plain run is accepting */
 };
 
@@ -33,7 +33,6 @@ typedef struct cmi_grammar_call {
  * ended, so that the subtree depends on what encloses it. */
 typedef struct cmi_mask_cache {
     uint32_t resumes, n_resumes;
-    uint16_t state;
     uint16_t counter; /* the base frame's, whose limits must be far; 0: none was met */
     uint8_t height;   /* highest stack above the base that was tried */
     bool odd;         /* resumes are nodes of the tree of odd tokens */
@@ -84,7 +83,7 @@ void cmi_grammar_find_plain_runs(cmi_grammar *g);
 
 /* ---- mask_cache.c ---- */
 
-/* Makes masks beforehand for the states whose masks take longest, up to max_bytes. */
+/* Makes masks beforehand for states whose walk is long, up to max_bytes and visited nodes. */
 void cmi_grammar_make_caches(cmi_grammar *g, uint32_t max_bytes, uint32_t max_work);
 
 #endif

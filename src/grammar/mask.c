@@ -12,8 +12,15 @@
 
 static void allow(const cmi_walk *w, uint32_t token)
 {
-    for (; token != CMI_TRIE_NO_TOKEN; token = w->vocab->same_bytes[token]) {
-        w->mask[token / 32] |= 1u << token % 32;
+    if (token == CMI_TRIE_NO_TOKEN) {
+        return;
+    }
+    uint32_t id = token & ~CMI_TRIE_SHARED;
+    w->mask[id / 32] |= 1u << id % 32;
+    while (CMI_UNLIKELY((token & CMI_TRIE_SHARED) != 0)) {
+        id = w->vocab->same_bytes[id];
+        w->mask[id / 32] |= 1u << id % 32;
+        token = w->vocab->same_bytes[id] == CMI_TRIE_NO_TOKEN ? 0 : token;
     }
 }
 
@@ -29,25 +36,82 @@ static bool base_has_ended(const cmi_walk *w, uint32_t level)
     return false;
 }
 
-void cmi_walk_nodes(cmi_walk *w, uint32_t begin, uint32_t end, uint32_t depth)
+/* One byte from what stands at the level above; false when it is refused. */
+static bool step_node(cmi_walk *w, uint32_t i, uint32_t level)
+{
+    const cmi_trie_node *node = &w->trie->nodes[i];
+    w->stacks.n_frames = w->frames_at[level - 1];
+    w->n_items[level] = cmi_stacks_step(&w->stacks, w->items[level - 1], w->n_items[level - 1],
+                                        node->byte, w->items[level]);
+    if (w->n_items[level] == 0) {
+        return false;
+    }
+    w->frames_at[level] = w->stacks.n_frames;
+    allow(w, node->token);
+    if (w->resumes != NULL && node->skip > i + 1 && base_has_ended(w, level)) {
+        w->resumes[w->n_resumes++] = i;
+    }
+    return true;
+}
+
+/* The nodes below a single simple item, as long as simple states follow: most of a long walk. */
+static void walk_simple(cmi_walk *w, uint32_t begin, uint32_t end, uint32_t depth)
 {
     const cmi_trie_node *nodes = w->trie->nodes;
+    const cmi_grammar *g = w->stacks.grammar;
+    uint32_t top = nodes[begin].depth - depth - 1;
+    cmi_matcher_frame item = w->items[top][0];
+    uint32_t n_frames = w->frames_at[top];
+    w->states[top] = item.state;
     for (uint32_t i = begin; i < end;) {
         const cmi_trie_node *node = &nodes[i];
         uint32_t level = node->depth - depth;
+        uint16_t next = cmi_grammar_next(g, w->states[level - 1], node->byte);
         w->n_visited++;
-        w->stacks.n_frames = w->frames_at[level - 1];
-        w->n_items[level] = cmi_stacks_step(&w->stacks, w->items[level - 1], w->n_items[level - 1],
-                                            node->byte, w->items[level]);
-        if (w->n_items[level] == 0) {
+        if (next == CMI_NO_STATE) {
             i = node->skip;
             continue;
         }
-        w->frames_at[level] = w->stacks.n_frames;
-        allow(w, node->token);
-        i++;
-        if (w->resumes != NULL && node->skip > i && base_has_ended(w, level)) {
-            w->resumes[w->n_resumes++] = i - 1;
+        if ((g->flags[next] & CMI_STATE_SIMPLE) != 0) {
+            w->states[level] = next;
+            allow(w, node->token);
+            i++;
+            continue;
+        }
+        item.state = w->states[level - 1];
+        w->items[level - 1][0] = item;
+        w->n_items[level - 1] = 1;
+        w->frames_at[level - 1] = n_frames;
+        if (step_node(w, i, level)) {
+            cmi_walk_nodes(w, i + 1, node->skip, depth);
+        }
+        i = node->skip;
+    }
+}
+
+static bool is_simple(const cmi_walk *w, uint32_t level)
+{
+    return w->n_items[level] == 1 &&
+           (w->stacks.grammar->flags[w->items[level][0].state] & CMI_STATE_SIMPLE) != 0;
+}
+
+void cmi_walk_nodes(cmi_walk *w, uint32_t begin, uint32_t end, uint32_t depth)
+{
+    const cmi_trie_node *nodes = w->trie->nodes;
+    if (begin < end && is_simple(w, nodes[begin].depth - depth - 1)) {
+        walk_simple(w, begin, end, depth);
+        return;
+    }
+    for (uint32_t i = begin; i < end;) {
+        uint32_t level = nodes[i].depth - depth, skip = nodes[i].skip;
+        w->n_visited++;
+        if (!step_node(w, i, level)) {
+            i = skip;
+        } else if (skip > i + 1 && is_simple(w, level)) {
+            walk_simple(w, i + 1, skip, depth);
+            i = skip;
+        } else {
+            i++;
         }
     }
 }

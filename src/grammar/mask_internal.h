@@ -14,6 +14,7 @@ typedef struct cmi_walk {
     /* By bytes read since the walk began. */
     uint32_t frames_at[CMI_VOCAB_MAX_TOKEN_BYTES + 1];
     uint32_t n_items[CMI_VOCAB_MAX_TOKEN_BYTES + 1];
+    uint16_t states[CMI_VOCAB_MAX_TOKEN_BYTES + 1]; /* where a simple state is all there is */
     cmi_matcher_frame items[CMI_VOCAB_MAX_TOKEN_BYTES + 1][CMI_GRAMMAR_MAX_ALTERNATIVES];
     cmi_stacks stacks;
 } cmi_walk;

@@ -148,7 +148,7 @@ uint32_t cmi_stacks_step(cmi_stacks *s, const cmi_matcher_frame *items, uint32_t
         if (next == CMI_NO_STATE) {
             return 0;
         }
-        if (g->need[next] == 0 && (g->flags[next] & CMI_STATE_FINAL) == 0) {
+        if ((g->flags[next] & CMI_STATE_SIMPLE) != 0) {
             items_out[0] = items[0];
             items_out[0].state = next;
             return 1;

@@ -93,6 +93,9 @@ static uint32_t lay_out(cmi_vocab *v, const uint32_t *ids, uint32_t n_ids, cmi_t
         }
         if (common == n && n_open == n) { /* the same bytes again */
             v->same_bytes[ids[i - 1]] = ids[i];
+            if (nodes != NULL) {
+                nodes[open[n - 1]].token |= CMI_TRIE_SHARED;
+            }
             continue;
         }
         for (; n_open > common; n_open--) {

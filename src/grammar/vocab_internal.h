@@ -5,12 +5,13 @@
 #include "grammar/vocab.h"
 
 #define CMI_TRIE_NO_TOKEN UINT32_MAX
+#define CMI_TRIE_SHARED (UINT32_C(1) << 31) /* added to a token: others have the same bytes */
 
 /* A byte behind those of the node's ancestors. Nodes stand in preorder: children follow their
  * parent, and what follows the subtree of a node is found by skipping. */
 typedef struct cmi_trie_node {
     uint32_t skip;  /* index behind the subtree */
-    uint32_t token; /* an id whose bytes end here, or CMI_TRIE_NO_TOKEN; others by same_bytes */
+    uint32_t token; /* an id whose bytes end here, or CMI_TRIE_NO_TOKEN; see CMI_TRIE_SHARED */
     uint16_t depth; /* 1 for a token's first byte */
     uint8_t byte;
 } cmi_trie_node;
