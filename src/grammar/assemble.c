@@ -114,6 +114,14 @@ cmi_grammar *cmi_grammar_assemble(cmi_build *b)
         return NULL;
     }
     find_classes(b, g);
+    if ((uint64_t)n * g->n_classes > CMI_GRAMMAR_MAX_TABLE) {
+        cmi_build_fail(b, CMI_ERR_TOO_LARGE,
+                       "the grammar is too large: over %u states with %u "
+                       "kinds of bytes",
+                       n, g->n_classes);
+        cmi_grammar_destroy(g);
+        return NULL;
+    }
     g->n_states = n;
     g->n_rules = b->n_rules;
     g->n_counters = b->n_counters;

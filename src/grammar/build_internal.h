@@ -18,6 +18,10 @@
 
 enum {
     CMI_NFA_MAX_STATES = 1 << 19,
+    CMI_NFA_MAX_EDGES = 1 << 21,
+    CMI_DFA_MAX_EDGES = 1 << 21,     /* of all rules together */
+    CMI_DFA_MAX_SETS = 1 << 22,      /* NFA states in all states of a rule's DFA */
+    CMI_GRAMMAR_MAX_TABLE = 1 << 23, /* states times classes of bytes */
     CMI_NFA_MEMO = 256,
     CMI_BUILD_MAX_RULES = 10000,
     CMI_BUILD_PATH_BYTES = 200,

@@ -136,9 +136,10 @@ static uint16_t intern(subsets *s)
     }
     uint32_t *slot = find_slot(s, s->members, s->n_members);
     if (*slot == 0) {
-        if (s->b->n_states >= s->b->max_states) {
+        if (s->b->n_states >= s->b->max_states || s->n_pool + s->n_members > CMI_DFA_MAX_SETS ||
+            s->b->n_edges >= CMI_DFA_MAX_EDGES) {
             cmi_build_fail(s->b, CMI_ERR_TOO_LARGE, "the grammar is too large: over %u states",
-                           s->b->max_states);
+                           s->b->n_states);
             return 0;
         }
         append_set(s);

@@ -1,7 +1,7 @@
 /* grammar/matcher.h - where one sequence stands in a grammar, and the tokens allowed there.
  *
  * A matcher holds no memory of its own: keep a copy to go back to, for tokens that may be taken
- * back. Nothing here allocates; accepting takes 80 KB of the caller's stack, a mask 160 KB. Any
+ * back. Nothing here allocates; accepting takes 100 KB of the caller's stack, a mask 120 KB. Any
  * thread, one at a time for a matcher. */
 #ifndef CMI_GRAMMAR_MATCHER_H
 #define CMI_GRAMMAR_MATCHER_H

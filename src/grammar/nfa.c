@@ -41,6 +41,10 @@ uint32_t cmi_nfa_state(cmi_build *b)
 void cmi_nfa_edge_add(cmi_build *b, uint32_t from, cmi_nfa_edge edge)
 {
     cmi_nfa *nfa = &b->nfa;
+    if (nfa->n_edges == CMI_NFA_MAX_EDGES) {
+        cmi_build_fail(b, CMI_ERR_TOO_LARGE, "the grammar is too large: over %d edges",
+                       CMI_NFA_MAX_EDGES);
+    }
     if (!cmi_build_work(b, 1)) {
         return;
     }

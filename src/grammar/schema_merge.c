@@ -7,6 +7,10 @@
 
 #include "grammar/schema_internal.h"
 
+/* An entry of an object takes about 100 bytes until the end: with the limit of work it is the limit
+ * of memory, 50 MB. */
+enum { ENTRY_WORK = 40 };
+
 /* b owns it from here on. */
 static json_t *keep(cmi_build *b, json_t *schema)
 {
@@ -64,7 +68,7 @@ const json_t *cmi_schema_without(cmi_build *b, const json_t *schema, const char 
     json_t *rest = keep(b, json_object());
     const char *name;
     json_t *value;
-    (void)!cmi_build_work(b, json_object_size(schema));
+    (void)!cmi_build_work(b, ENTRY_WORK * (1 + json_object_size(schema)));
     json_object_foreach((json_t *)(uintptr_t)schema, name, value)
     {
         if (strcmp(name, keyword) != 0 && !cmi_schema_is_annotation(name)) {
@@ -96,11 +100,14 @@ static json_t *both(const json_t *x, const json_t *y)
     return all;
 }
 
-static json_t *merge_properties(const json_t *a, const json_t *c)
+static json_t *merge_properties(cmi_build *b, const json_t *a, const json_t *c)
 {
     json_t *merged = json_object();
     const json_t *from_a = json_object_get(a, "properties");
     const json_t *from_c = json_object_get(c, "properties");
+    if (!cmi_build_work(b, ENTRY_WORK * (json_object_size(from_a) + json_object_size(from_c)))) {
+        return merged;
+    }
     const char *name;
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)from_a, name, value)
@@ -133,7 +140,8 @@ static bool array_has(const json_t *array, const json_t *value)
 static json_t *merge_lists(cmi_build *b, const json_t *x, const json_t *y, bool in_y)
 {
     json_t *merged = json_array();
-    (void)!cmi_build_work(b, json_array_size(x) * json_array_size(y));
+    (void)!cmi_build_work(b, json_array_size(x) * json_array_size(y) +
+                                 ENTRY_WORK / 2 * (json_array_size(x) + json_array_size(y)));
     for (size_t i = 0; b->status == CMI_OK && i < json_array_size(x); i++) {
         if (!in_y || array_has(y, json_array_get(x, i))) {
             json_array_append(merged, json_array_get(x, i));
@@ -277,7 +285,7 @@ const json_t *cmi_schema_merge(cmi_build *b, const json_t *a, const json_t *c)
         }
     }
     if (json_object_get(a, "properties") != NULL || json_object_get(c, "properties") != NULL) {
-        json_object_set_new(result, "properties", merge_properties(a, c));
+        json_object_set_new(result, "properties", merge_properties(b, a, c));
     }
     bool possible = set_types(b, result, a, c);
     return b->status != CMI_OK ? NULL : possible ? result : keep(b, json_false());
