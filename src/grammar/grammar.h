@@ -74,7 +74,7 @@ typedef struct cmi_grammar_source {
 
 /* The caller destroys *grammar_out, which is set only on success; vocab must outlive it. Takes up
  * to half a second and 150 MB for a hostile source, a millisecond or two for a usual one; and, with
- * 129,280 tokens, 3 ms for masks, up to 100 where patterns have hundreds of states.
+ * 128,815 tokens, 3 ms for masks, up to 100 where patterns have hundreds of states.
  * The error line says what is wrong and where. CMI_ERR_BAD_DATA: malformed, or no text fits.
  * CMI_ERR_UNSUPPORTED: valid, but something this compiler does not do. CMI_ERR_TOO_LARGE: over a
  * limit. */
