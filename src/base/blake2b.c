@@ -12,13 +12,6 @@ static crypto_generichash_blake2b_state *state_of(cmi_blake2b *h)
     return (crypto_generichash_blake2b_state *)(void *)h->state;
 }
 
-void cmi_blake2b_setup(void)
-{
-    int status = sodium_init();
-    assert(status >= 0);
-    (void)status;
-}
-
 void cmi_blake2b_init(cmi_blake2b *h, const void *key, size_t key_bytes)
 {
     assert(key_bytes <= CMI_BLAKE2B_KEY_BYTES_MAX);

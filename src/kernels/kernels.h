@@ -24,6 +24,7 @@
 #define CMI_KERNELS_KERNELS_H
 
 #include "kernels/attention.h"
+#include "kernels/blake2b.h"
 #include "kernels/int8.h"
 
 /* y[r][c] = sum over k of x[r][k] * w[c][k]   (Y = X W^T). Element types by the kernel's name:
@@ -92,7 +93,8 @@ typedef void cmi_max_sum_exp_fn(const float *z, uint32_t n, float *max_out, floa
     X(rmsnorm_quantize_i8, cmi_rmsnorm_quantize_i8_fn)                                             \
     X(gemm_i8, cmi_gemm_i8_fn)                                                                     \
     X(combine_f32, cmi_combine_fn)                                                                 \
-    X(combine_bf16, cmi_combine_fn)
+    X(combine_bf16, cmi_combine_fn)                                                                \
+    X(blake2b, cmi_blake2b_fn)
 
 /* The chosen variant of every kernel. A value: copy it freely. */
 typedef struct cmi_kernels {

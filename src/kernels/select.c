@@ -84,6 +84,7 @@ TABLE(gemm_i8,
           ROW_NEON(gemm_i8) ROW_NEON_DOTPROD(gemm_i8) ROW_NEON_I8MM(gemm_i8))
 TABLE(combine_f32, ROW_AVX2(combine_f32) ROW_AVX512(combine_f32) ROW_NEON(combine_f32))
 TABLE(combine_bf16, ROW_AVX2(combine_bf16) ROW_AVX512(combine_bf16) ROW_NEON(combine_bf16))
+TABLE(blake2b, ROW_AVX2(blake2b) ROW_AVX512(blake2b))
 TABLE(peak_i8, ROW_AVX2(peak_i8) ROW_AVX512_VNNI(peak_i8, 0) ROW_NEON(peak_i8)
                    ROW_NEON_DOTPROD(peak_i8) ROW_NEON_I8MM(peak_i8))
 TABLE(peak_bf16, ROW_AVX512_BF16(peak_bf16, CMI_CPU_DUAL_DOT) ROW_NEON_BF16(peak_bf16))

@@ -6,8 +6,12 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "kernels/kernels.h"
 
 enum { TAG_BYTES = 16, ENCODING_VERSION = 1, LEAF_BYTES = 128 << 10, LABEL_BYTES = 16 };
+
+/* Leaves that are hashed together: the lanes of the widest variant. */
+enum { RUN_LEAVES = 8 };
 
 static const char LEAF_TAG[TAG_BYTES] = "cminfer.w.leaf";
 static const char TENSOR_TAG[TAG_BYTES] = "cminfer.w.tensor";
@@ -70,17 +74,38 @@ static uint64_t n_leaves_of(const cmi_tensor *t)
     return rows == 0 ? 0 : CMI_DIV_UP(n_rows_of(t), rows);
 }
 
-static void hash_leaf(cmi_digest *out, const cmi_tensor *t, const uint8_t *data, uint64_t leaf)
+/* The first block of a leaf's message; the data's blocks lie as the file has them. */
+static void leaf_head(uint8_t head[CMI_BLAKE2B_BLOCK_BYTES])
 {
+    memset(head, 0, CMI_BLAKE2B_BLOCK_BYTES);
+    memcpy(head, LEAF_TAG, TAG_BYTES);
+    head[TAG_BYTES] = ENCODING_VERSION;
+}
+
+/* n consecutive leaves. */
+static void hash_leaves(const cmi_kernels *kernels, cmi_digest *out, const cmi_tensor *t,
+                        const uint8_t *data, uint64_t first, uint32_t n)
+{
+    uint8_t head[CMI_BLAKE2B_BLOCK_BYTES];
     uint64_t n_rows = n_rows_of(t), rows = cmi_weights_leaf_rows(t);
-    uint64_t first = leaf * rows, row_bytes = t->n_bytes / n_rows;
-    cmi_blake2b h;
-    static const uint8_t zeros[128 - TAG_BYTES - 4];
-    begin(&h, LEAF_TAG);
-    cmi_blake2b_update(&h, zeros, sizeof zeros); /* to a whole block of BLAKE2b, so that the data's
-                                                    blocks lie as the file has them */
-    cmi_blake2b_update(&h, data + first * row_bytes, CMI_MIN(rows, n_rows - first) * row_bytes);
-    cmi_blake2b_final(&h, out->bytes);
+    size_t row_bytes = t->n_bytes / n_rows;
+    uint64_t rest = n_rows - (first + n - 1) * rows; /* rows of the last one and of all behind it */
+    uint32_t n_whole = rest < rows ? n - 1 : n;
+    cmi_blake2b_args args = {.head = head,
+                             .data = data + first * rows * row_bytes,
+                             .stride = rows * row_bytes,
+                             .n_bytes = rows * row_bytes,
+                             .n_messages = n_whole,
+                             .digests = out->bytes};
+    leaf_head(head);
+    kernels->blake2b(&args);
+    if (n_whole < n) {
+        args.data += n_whole * args.stride;
+        args.n_bytes = rest * row_bytes;
+        args.n_messages = 1;
+        args.digests = out[n_whole].bytes;
+        kernels->blake2b(&args);
+    }
 }
 
 /* All of a tensor's message but the leaves, which come last. */
@@ -105,11 +130,14 @@ void cmi_weights_digest_tensor(cmi_digest *digest_out, const cmi_tensor *tensor,
                                const uint8_t *data)
 {
     cmi_blake2b h;
+    cmi_kernels kernels;
+    cmi_kernels_select(&kernels, cmi_cpu_flags());
     begin_tensor(&h, tensor);
-    for (uint64_t i = 0; i < n_leaves_of(tensor); i++) {
-        cmi_digest leaf;
-        hash_leaf(&leaf, tensor, data, i);
-        cmi_blake2b_update(&h, leaf.bytes, sizeof leaf.bytes);
+    for (uint64_t i = 0, n_leaves = n_leaves_of(tensor); i < n_leaves; i += RUN_LEAVES) {
+        cmi_digest leaves[RUN_LEAVES];
+        uint32_t n = (uint32_t)CMI_MIN(n_leaves - i, (uint64_t)RUN_LEAVES);
+        hash_leaves(&kernels, leaves, tensor, data, i, n);
+        cmi_blake2b_update(&h, leaves, n * sizeof *leaves);
     }
     cmi_blake2b_final(&h, digest_out->bytes);
 }
@@ -220,6 +248,7 @@ void cmi_weights_digest_model(cmi_digest *digest_out, const cmi_model_config *c,
 
 struct cmi_weights_hash {
     const cmi_checkpoint *checkpoint;
+    cmi_kernels kernels;
     uint64_t *first_leaf; /* [checkpoint->n_tensors] in the arrays below; NOT_WANTED */
     uint64_t n_leaves;    /* wanted */
     cmi_digest *leaves;
@@ -232,6 +261,7 @@ cmi_weights_hash *cmi_weights_hash_create(const cmi_checkpoint *checkpoint)
 {
     cmi_weights_hash *hash = cmi_alloc(1, sizeof *hash);
     hash->checkpoint = checkpoint;
+    cmi_kernels_select(&hash->kernels, cmi_cpu_flags());
     hash->first_leaf = cmi_alloc(checkpoint->n_tensors, sizeof *hash->first_leaf);
     for (uint32_t i = 0; i < checkpoint->n_tensors; i++) {
         hash->first_leaf[i] = NOT_WANTED;
@@ -268,28 +298,33 @@ void cmi_weights_hash_begin(cmi_weights_hash *hash)
     hash->is_taken = cmi_alloc(hash->n_leaves, sizeof *hash->is_taken);
 }
 
-/* The results are read after the team's run, which orders them: the mark alone needs no order. */
-static void take_leaf(cmi_weights_hash *hash, const cmi_checkpoint_tensor *tensor, uint64_t leaf)
+/* The leaf is the caller's to hash. What it writes is read after the team's run, which orders that:
+ * the mark alone needs no order. */
+static bool take_leaf(cmi_weights_hash *hash, uint64_t at)
 {
-    uint64_t at = *first_leaf_of(hash, tensor) + leaf;
-    if (atomic_exchange_explicit(&hash->is_taken[at], 1, memory_order_relaxed) == 0) {
-        hash_leaf(&hash->leaves[at], tensor->tensor,
-                  cmi_safetensors_data(tensor->file, tensor->tensor), leaf);
-    }
+    return atomic_exchange_explicit(&hash->is_taken[at], 1, memory_order_relaxed) == 0;
 }
 
 void cmi_weights_hash_rows(cmi_weights_hash *hash, const cmi_checkpoint_tensor *tensor,
                            uint64_t first_row, uint64_t n_rows)
 {
-    uint64_t rows = cmi_weights_leaf_rows(tensor->tensor);
-    uint64_t end = first_row + n_rows;
+    const cmi_tensor *t = tensor->tensor;
+    uint64_t rows = cmi_weights_leaf_rows(t), at = *first_leaf_of(hash, tensor);
     if (rows == 0) {
         return;
     }
-    for (uint64_t leaf = CMI_DIV_UP(first_row, rows); leaf * rows < end; leaf++) {
-        if (end >= CMI_MIN((leaf + 1) * rows, n_rows_of(tensor->tensor))) {
-            take_leaf(hash, tensor, leaf);
+    uint64_t leaf = CMI_DIV_UP(first_row, rows), last_row = first_row + n_rows;
+    uint64_t end = last_row == n_rows_of(t) ? n_leaves_of(t) : last_row / rows;
+    while (leaf < end) {
+        uint32_t n = 0;
+        while (n < RUN_LEAVES && leaf + n < end && take_leaf(hash, at + leaf + n)) {
+            n++;
         }
+        if (n > 0) {
+            hash_leaves(&hash->kernels, &hash->leaves[at + leaf], t,
+                        cmi_safetensors_data(tensor->file, t), leaf, n);
+        }
+        leaf += n < RUN_LEAVES ? n + 1 : n; /* past the one that somebody else has taken */
     }
 }
 

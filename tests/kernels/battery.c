@@ -212,6 +212,37 @@ void battery_widen_bf16(battery *b, cmi_widen_bf16_fn *fn)
     }
 }
 
+/* Ends of blocks, other numbers of messages than lanes, messages apart from each other. */
+void battery_blake2b(battery *b, cmi_blake2b_fn *fn)
+{
+    static const uint32_t lengths[] = {0, 1, 127, 128, 129, 255, 256, 257, 1000};
+    for (size_t i = 0; i < 11 * CMI_LEN(lengths); i++) {
+        uint32_t n_bytes = lengths[i / 11], n_messages = (uint32_t)(i % 11);
+        char label[64];
+        (void)snprintf(label, sizeof label, "%u messages of %u", n_messages, n_bytes);
+        size_t stride = n_bytes + i % 3;
+        size_t data_bytes = n_messages == 0 ? 0 : (n_messages - 1) * stride + n_bytes;
+        uint8_t *head = guarded_alloc(&b->arrays, CMI_BLAKE2B_BLOCK_BYTES);
+        uint8_t *data = guarded_alloc(&b->arrays, data_bytes);
+        for (size_t j = 0; j < CMI_BLAKE2B_BLOCK_BYTES; j++) {
+            head[j] = (uint8_t)battery_draw_bits(b);
+        }
+        for (size_t j = 0; j < data_bytes; j++) {
+            data[j] = (uint8_t)battery_draw_bits(b);
+        }
+        size_t digests_bytes = (size_t)n_messages * CMI_BLAKE2B_DIGEST_BYTES;
+        cmi_blake2b_args args = {.head = head,
+                                 .data = data,
+                                 .stride = stride,
+                                 .n_bytes = n_bytes,
+                                 .n_messages = n_messages,
+                                 .digests = guarded_alloc(&b->arrays, digests_bytes)};
+        fn(&args);
+        give(b, label, args.digests, digests_bytes);
+        guarded_release(&b->arrays);
+    }
+}
+
 void battery_axpy(battery *b, cmi_axpy_fn *fn)
 {
     for (size_t i = 0; i < CMI_LEN(sizes); i++) {

@@ -115,6 +115,19 @@ CALL(rmsnorm_quantize_i8)
                                              call->operands[2], &scale);
 }
 
+/* Eight messages, a part of the operand each. */
+CALL(blake2b)
+{
+    USE_WHOLE;
+    const cmi_blake2b_args args = {.head = call->operands[1],
+                                   .data = call->operands[0],
+                                   .stride = N / 8,
+                                   .n_bytes = N / 8,
+                                   .n_messages = 8,
+                                   .digests = call->operands[2]};
+    ((cmi_blake2b_fn *)call->fn)(&args);
+}
+
 static void call_combine(const cmi_bench_call *call, size_t value_bytes)
 {
     const void *rows[8];
@@ -253,6 +266,7 @@ static const vector_cost vector_costs[] = {
     {"max_sum_exp", 129280, 17, 4},
     {"quantize_i8", 7168, 2, 4},
     {"rmsnorm_quantize_i8", 7168, 6, 8},
+    {"blake2b", 1 << 20, 0, 1},
 };
 
 size_t cmi_bench_kernel_cases(const char *kernel, const cmi_bench_shapes *shapes,
