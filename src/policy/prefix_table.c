@@ -110,10 +110,6 @@ uint32_t cmi_prefix_table_add(cmi_prefix_cache *cache, const cmi_prefix_block *b
     if (parent != NONE) {
         cache->blocks[parent].n_children++;
     }
-    uint64_t *ghost = &cache->ghosts[slot_of_key(cache, &b->key)];
-    if (*ghost == ghost_of_key(&b->key)) {
-        *ghost = 0;
-    }
     ++*space_count(cache, b->space_tag);
     cache->stats.n_blocks++;
     return idx;

@@ -199,7 +199,7 @@ static void losses_are_named(void **state)
     assert_int_equal(hit.account.lost[CMI_PREFIX_LOSS_EVICTED], 128);
     expect_whole(&hit.account);
     let_go(&f, hit.tip);
-    let_go(&f, fill(&f, "ab")); /* the ghost is gone with it */
+    let_go(&f, fill(&f, "ab"));
     hit = look(&f, "ab", 300, NULL);
     assert_int_equal(hit.account.used, 256);
     let_go(&f, hit.tip);

@@ -141,8 +141,6 @@ static void insert(world *w, sequence *s)
         EXPECT(w, st == CMI_OK && !got.is_duplicate && got.tip.idx < N_BLOCKS);
         EXPECT(w, memcmp(got.pages, block.pages, sizeof got.pages) == 0);
         n->is_cached = true;
-        w->ghosts[node % N_KEY_SLOTS] =
-            w->ghosts[node % N_KEY_SLOTS] == node ? NONE : w->ghosts[node % N_KEY_SLOTS];
         n->holders = 1;
         n->id = got.tip;
         memcpy(n->pages, got.pages, sizeof n->pages);
