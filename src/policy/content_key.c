@@ -62,7 +62,7 @@ static uint32_t dtype_code(cmi_dtype dtype)
     case CMI_DTYPE_I8:
         return 3;
     default:
-        assert(!"neither computed with nor stored in KV pages");
+        assert(false); /* neither computed with nor stored in KV pages */
         return 0;
     }
 }
