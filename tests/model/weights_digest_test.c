@@ -22,7 +22,7 @@ static cmi_digest load_digest(const char *dir, const cmi_model_config *config,
     cmi_error err = {0};
     cmi_model_config own;
     cmi_generation_config generation;
-    cmi_weights *weights;
+    cmi_weights *weights = NULL;
     assert_int_equal(cmi_team_create(&opt.team, n_threads, &err), CMI_OK);
     if (cmi_model_config_load(&own, &generation, dir, &err) != CMI_OK ||
         cmi_weights_load(&weights, config == NULL ? &own : config, dir, &opt, &err) != CMI_OK) {
