@@ -31,6 +31,7 @@ enum {
      * tokens give other bytes in a page, because of its layout or of what is computed. */
     CMI_KV_LAYOUT_VERSION = 1,
 };
+
 typedef struct cmi_kv_layout {
     cmi_dtype dtype;         /* of the latent tile: F32, BF16 or I8 */
     cmi_dtype operand_dtype; /* of the rope tile, and what attention computes with: F32 or BF16 */
