@@ -9,8 +9,8 @@
  * above 0 it is right more often than the likeliest token would be. What a draft is can change how
  * many steps an answer takes, never the answer.
  *
- * A request whose drafts are seldom right is not drafted for any more, and neither are new ones
- * while that holds for the latest, but for one in PROBE_EVERY. */
+  * A request whose drafts are seldom right is not drafted for any more, and neither are new ones
+ * while that holds for all drafts so far, but for one in PROBE_EVERY. */
 #include <string.h>
 
 #include "engine/engine_internal.h"
