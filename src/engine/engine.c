@@ -26,7 +26,7 @@ static void make_draft_tables(cmi_engine *engine)
     for (uint32_t i = 0; i < in->max_num_seqs; i++) {
         engine->seats[i].hidden = cmi_alloc(in->config.hidden_size, sizeof(float));
     }
-    engine->mtp_spans = cmi_alloc(2 * (size_t)in->max_num_seqs, sizeof *engine->mtp_spans);
+    engine->mtp_spans = cmi_alloc(in->max_num_seqs, sizeof *engine->mtp_spans);
     engine->mtp_slots = cmi_alloc(in->max_num_seqs, sizeof *engine->mtp_slots);
     engine->mtp_rows = cmi_alloc(in->max_num_seqs, sizeof *engine->mtp_rows);
     const size_t width = in->config.hidden_size;

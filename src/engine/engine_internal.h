@@ -93,7 +93,7 @@ struct cmi_engine {
     cmi_engine_stats counts;         /* as of the last step */
     /* drafts */
     uint32_t max_drafts;
-    cmi_batch_span *mtp_spans; /* [2 * max_num_seqs] */
+    cmi_batch_span *mtp_spans; /* [max_num_seqs] */
     uint32_t *mtp_slots;       /* [max_num_seqs] whose drafts come of a pass */
     uint32_t *mtp_rows;        /* [max_num_seqs] the row of each */
     uint64_t n_started;        /* requests that began while drafts did not pay */

@@ -1,15 +1,16 @@
 /* engine/engine_speculate.c - drafts of the MTP layer (paper section 4.2.4, DeepSeek-V3 2.2).
  *
  * The MTP layer's row of (hidden state at position i, token i+1) has slot i+1, and predicts token
- * i+2. After a step its KV is brought up to all tokens that are known: prompt positions through the
- * prefill path, generated ones through decode, all sequences in one pass. The row of the last token
- * gives a draft of the next one; with more than one draft the layer runs again on its own result.
+ * i+2. After a step its KV is brought up to all tokens that are known: prompt positions and the one
+ * behind them through the prefill path, later ones through decode, all sequences in one pass. The
+ * row of the last token gives a draft of the next one; with more than one draft the layer runs
+ * again on its own result.
  *
  * A draft is sampled like the token that it guesses, with the same noise, so that at temperatures
  * above 0 it is right more often than the likeliest token would be. What a draft is can change how
  * many steps an answer takes, never the answer.
  *
-  * A request whose drafts are seldom right is not drafted for any more, and neither are new ones
+ * A request whose drafts are seldom right is not drafted for any more, and neither are new ones
  * while that holds for all drafts so far, but for one in PROBE_EVERY. */
 #include <string.h>
 
@@ -72,6 +73,12 @@ static void add_span(mtp_pass *pass, const cmi_engine_slot *slot, uint32_t posit
                          .is_prefill = is_prefill};
 }
 
+static void draft_from_last_row(mtp_pass *pass, uint32_t slot_idx)
+{
+    pass->engine->mtp_slots[pass->n_drafted] = slot_idx;
+    pass->engine->mtp_rows[pass->n_drafted++] = pass->batch.n_rows - 1;
+}
+
 /* Generated tokens: slots begin + 1 .. end of rows whose hidden states are at hidden. The last row
  * drafts if its token is the last one known. */
 static void add_generated(mtp_pass *pass, uint32_t slot_idx, const float *hidden, uint32_t begin,
@@ -86,13 +93,11 @@ static void add_generated(mtp_pass *pass, uint32_t slot_idx, const float *hidden
     }
     add_span(pass, slot, begin + 1, end - begin, false);
     if (end + 1 == n_prompt + slot->n_output) {
-        engine->mtp_slots[pass->n_drafted] = slot_idx;
-        engine->mtp_rows[pass->n_drafted++] = pass->batch.n_rows - 1;
+        draft_from_last_row(pass, slot_idx);
     }
 }
 
-/* The decode rows of the step, and the row behind a prompt that is complete. Positions begin ..
- * end - 1 are those whose next token is known. */
+/* The decode rows of the step whose next token is known: positions begin .. end - 1. */
 static void add_decode(mtp_pass *pass, const cmi_scheduler_plan *plan)
 {
     cmi_engine *engine = pass->engine;
@@ -102,13 +107,9 @@ static void add_decode(mtp_pass *pass, const cmi_scheduler_plan *plan)
         const cmi_scheduler_span *span = &plan->spans[i];
         const cmi_engine_slot *slot = &engine->slots[span->slot];
         const uint32_t n_prompt = slot->request->n_prompt_tokens;
-        uint32_t begin = span->position, end = span->position + span->n_rows;
-        if (span->is_prefill) {
-            begin = end == n_prompt ? n_prompt - 1 : end;
-        }
-        end = CMI_MIN(end, n_prompt + slot->n_output - 1);
-        if (goes_on(slot) && begin < end) {
-            add_generated(pass, span->slot, hidden + (begin - span->position) * width, begin, end);
+        uint32_t end = CMI_MIN(span->position + span->n_rows, n_prompt + slot->n_output - 1);
+        if (!span->is_prefill && goes_on(slot) && span->position < end) {
+            add_generated(pass, span->slot, hidden, span->position, end);
         }
         hidden += span->n_rows * width;
     }
@@ -145,6 +146,21 @@ void cmi_engine_keep_block_ends(cmi_engine *engine, const cmi_scheduler_sealed *
     }
 }
 
+/* The row behind a prompt that is complete, of the first generated token. It belongs to the
+ * prompt's span, although the token is generated: slots share lanes, so two spans of a sequence
+ * cannot be stored side by side, and a draft may come by either path. */
+static void add_first_generated(mtp_pass *pass, const cmi_scheduler_span *span, const float *hidden)
+{
+    const cmi_engine_slot *slot = &pass->engine->slots[span->slot];
+    const bool is_complete = span->position + span->n_rows == slot->request->n_prompt_tokens;
+    if (is_complete && goes_on(slot) && slot->n_output > 0) {
+        add_row(pass, hidden, slot->output[0]);
+        if (slot->n_output == 1) {
+            draft_from_last_row(pass, span->slot);
+        }
+    }
+}
+
 /* Prompt tokens: slots position .. of rows whose hidden state is the one before. For every prompt,
  * whether it is drafted for or not: its blocks may go to the cache, which has them for others. */
 static void add_prefill(mtp_pass *pass, const cmi_scheduler_plan *plan)
@@ -158,16 +174,19 @@ static void add_prefill(mtp_pass *pass, const cmi_scheduler_plan *plan)
         cmi_engine_slot *slot = &engine->slots[span->slot];
         if (span->is_prefill) {
             const uint32_t *prompt = cmi_request_prompt(slot->request);
+            const float *last = hidden + (span->n_rows - 1) * width;
+            const uint32_t row_idx = pass->batch.n_rows;
             uint32_t first = span->position == 0 ? 1 : 0; /* position 0 has none before it */
             for (uint32_t k = first; k < span->n_rows; k++) {
                 add_row(pass, k == 0 ? slot->seat->hidden : hidden + (k - 1) * width,
                         prompt[span->position + k]);
             }
-            if (span->n_rows > first) {
-                add_span(pass, slot, span->position + first, span->n_rows - first, true);
+            add_first_generated(pass, span, last);
+            if (pass->batch.n_rows > row_idx) {
+                add_span(pass, slot, span->position + first, pass->batch.n_rows - row_idx, true);
             }
             note_block_ends(engine, span, hidden);
-            memcpy(slot->seat->hidden, hidden + (span->n_rows - 1) * width, width * sizeof *hidden);
+            memcpy(slot->seat->hidden, last, width * sizeof *last);
         }
         hidden += span->n_rows * width;
     }
@@ -237,8 +256,7 @@ static void extend_drafts(mtp_pass *pass)
         }
         add_row(pass, hidden + engine->mtp_rows[i] * width, slot->drafts[slot->n_drafts - 1]);
         add_span(pass, slot, position, 1, false);
-        engine->mtp_slots[pass->n_drafted] = engine->mtp_slots[i];
-        engine->mtp_rows[pass->n_drafted++] = pass->batch.n_rows - 1;
+        draft_from_last_row(pass, engine->mtp_slots[i]);
     }
 }
 

@@ -29,8 +29,7 @@ static cmi_forward_options forward_options(cmi_instance *in, const cmi_kv_layout
                                  .kv_layout = *layout,
                                  .kv_base = in->kv_pool.base,
                                  .max_rows = in->max_step_rows,
-                                 .max_decode_rows = in->max_decode_rows + in->max_step_rows -
-                                                    in->max_num_batched_tokens,
+                                 .max_decode_rows = in->max_decode_rows,
                                  .max_positions = in->max_model_len};
 }
 
