@@ -168,7 +168,7 @@ cmi_status cmi_load_report_save(const cmi_load_report *r, const char *path, cmi_
     }
     FILE *file = fopen(path, "w");
     bool ok = file != NULL &&
-              json_dumpf(result, file, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0 &&
+              json_dumpf(result, file, JSON_COMPACT | JSON_REAL_PRECISION(15)) == 0 &&
               fputc('\n', file) != EOF;
     int error = errno;
     ok = (file == NULL || fclose(file) == 0) && ok;
