@@ -27,6 +27,7 @@ struct cmi_scheduler {
     cmi_scheduler_span *spans; /* [max_num_seqs] */
     uint32_t n_preempted, n_admitted, n_spans;
     uint32_t n_rows, n_decode_rows;
+    bool is_short; /* of pages, for a sequence that decodes */
 };
 
 /* ---- memory ------------------------------------------------------------------------------------
@@ -169,6 +170,30 @@ void cmi_scheduler_arrive(cmi_scheduler *s, uint32_t slot, const cmi_scheduler_r
     insert(s, &s->waiting, slot);
 }
 
+void cmi_scheduler_received(cmi_scheduler *s, uint32_t slot, uint32_t n_new, uint32_t n_drafts)
+{
+    cmi_scheduler_slot *seq = &s->slots[slot];
+    assert(n_new <= 1 && n_drafts <= s->opt.max_drafts);
+    move_on(seq, CMI_REQUEST_RECEIVED);
+    seq->n_stored = seq->request.n_prompt;
+    seq->n_generated += n_new;
+    seq->n_drafts = n_drafts;
+    assert(seq->n_generated > 0);
+}
+
+void cmi_scheduler_leave(cmi_scheduler *s, uint32_t slot)
+{
+    move_on(&s->slots[slot], CMI_REQUEST_LEAVE);
+}
+
+void cmi_scheduler_drained(cmi_scheduler *s, uint64_t now_ns, uint32_t slot)
+{
+    s->now_ns = now_ns;
+    move_on(&s->slots[slot], CMI_REQUEST_DRAINED);
+    take_out(&s->running, slot);
+    release_pages(s, &s->slots[slot]);
+}
+
 void cmi_scheduler_finish(cmi_scheduler *s, uint64_t now_ns, uint32_t slot)
 {
     cmi_scheduler_slot *ended = &s->slots[slot];
@@ -231,7 +256,8 @@ const cmi_scheduler_sealed *cmi_scheduler_step_done(cmi_scheduler *s, uint64_t n
             slot->n_drafts = outcomes[i].n_drafts;
         }
         if (slot->state == CMI_REQUEST_PREFILL && slot->n_stored == slot->request.n_prompt) {
-            move_on(slot, CMI_REQUEST_PROMPT_DONE);
+            move_on(slot, s->opt.role == CMI_ROLE_PREFILL ? CMI_REQUEST_HAND_OVER
+                                                          : CMI_REQUEST_PROMPT_DONE);
         }
     }
     s->n_spans = 0;
@@ -242,15 +268,42 @@ const cmi_scheduler_sealed *cmi_scheduler_step_done(cmi_scheduler *s, uint64_t n
 /* ---- the plan ----------------------------------------------------------------------------------
  */
 
-/* The last in order gives everything back. It has no span yet: spans are planned in order. */
-static uint32_t preempt_last(cmi_scheduler *s)
+/* Gives everything back. It has no span yet: spans are planned in order, and it is at or behind
+ * the one that is being planned. */
+static void preempt(cmi_scheduler *s, uint32_t slot)
 {
-    uint32_t slot = s->running.slots[--s->running.n];
+    take_out(&s->running, slot);
     release_pages(s, &s->slots[slot]);
     move_on(&s->slots[slot], CMI_REQUEST_PREEMPT);
     insert(s, &s->waiting, slot);
     s->preempted[s->n_preempted++] = slot;
-    return slot;
+}
+
+/* Nobody else reads or writes its pages. */
+static bool is_preemptable(const cmi_scheduler_slot *seq)
+{
+    return seq->state == CMI_REQUEST_PREFILL || seq->state == CMI_REQUEST_DECODE;
+}
+
+/* The last in order; there is one. */
+static uint32_t last_preemptable(const cmi_scheduler *s)
+{
+    uint32_t at = s->running.n - 1;
+    while (!is_preemptable(&s->slots[s->running.slots[at]])) {
+        assert(at > 0);
+        at--;
+    }
+    return s->running.slots[at];
+}
+
+static bool all_are_preemptable(const cmi_scheduler *s)
+{
+    for (uint32_t i = 0; i < s->running.n; i++) {
+        if (!is_preemptable(&s->slots[s->running.slots[i]])) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* Pages of a sequence whose positions below n_tokens are stored, with those of drafts. */
@@ -273,12 +326,19 @@ static bool acquire_pages(cmi_scheduler *s, cmi_scheduler_slot *slot, uint32_t n
     return true;
 }
 
-/* Makes the sequence hold pages for n_tokens. False: it was itself the last in order. */
+/* Makes the sequence hold pages for n_tokens. False: it cannot run. It has then been preempted,
+ * being the last in order; or it waits for those whose pages cannot be taken, which they get rid of
+ * or can be preempted soon. */
 static bool hold_pages(cmi_scheduler *s, uint32_t slot, uint32_t n_tokens)
 {
     uint32_t n_pages = pages_with_drafts(s, &s->slots[slot], n_tokens);
     while (!acquire_pages(s, &s->slots[slot], n_pages)) {
-        if (preempt_last(s) == slot) {
+        uint32_t last = last_preemptable(s);
+        if (last != slot || all_are_preemptable(s)) {
+            preempt(s, last);
+        }
+        if (last == slot) {
+            s->is_short = true;
             return false;
         }
     }
@@ -334,7 +394,7 @@ static void plan_decode(cmi_scheduler *s)
         bool samples = seq->n_stored + 1 + more == n_known(seq);
         uint32_t n_drafts = samples ? CMI_MIN(usable_drafts(seq), spare - more) : 0;
         if (!hold_pages(s, slot, seq->n_stored + 1 + more + n_drafts)) {
-            return;
+            return; /* those behind it are preempted, or hold pages that cannot be taken */
         }
         spare -= more + n_drafts;
         add_span(s, slot, 1 + more, n_drafts, false);
@@ -377,7 +437,8 @@ static bool admit(cmi_scheduler *s, uint32_t n_decoding)
     if (s->running.n == s->opt.max_num_seqs || !begin_sequence(s, &s->slots[slot], n_kept)) {
         return false;
     }
-    move_on(&s->slots[slot], CMI_REQUEST_ADMIT);
+    move_on(&s->slots[slot],
+            s->opt.role == CMI_ROLE_DECODE ? CMI_REQUEST_RESERVE : CMI_REQUEST_ADMIT);
     take_out(&s->waiting, slot);
     insert(s, &s->running, slot);
     s->admitted[s->n_admitted++] = slot;
@@ -391,7 +452,7 @@ static void plan_prefill(cmi_scheduler *s)
     if (n_decoding > 0) {
         budget = CMI_MIN(budget, s->opt.max_prefill_rows);
     }
-    while (s->n_preempted == 0 && s->waiting.n > 0 && admit(s, n_decoding)) {
+    while (s->n_preempted == 0 && !s->is_short && s->waiting.n > 0 && admit(s, n_decoding)) {
     }
     for (uint32_t i = 0; i < s->running.n && budget > 0; i++) {
         uint32_t slot = s->running.slots[i];
@@ -410,6 +471,7 @@ bool cmi_scheduler_plan_step(cmi_scheduler *s, uint64_t now_ns, cmi_scheduler_pl
     s->now_ns = now_ns;
     s->n_sealed = 0;
     s->n_preempted = s->n_admitted = s->n_rows = s->n_decode_rows = 0;
+    s->is_short = false;
     plan_decode(s);
     plan_prefill(s);
     *plan_out = (cmi_scheduler_plan){.preempted = s->preempted,

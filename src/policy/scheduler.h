@@ -17,7 +17,12 @@
  *  - Behind the last known token of a sequence run its drafts (speculation), if rows are left: the
  *    owner says after a step how many there are, and how many tokens came of the last ones.
  *  - A sequence that needs a page when none is free takes those of the last in that order, perhaps
- *    its own; the loser goes back to its place in the queue and keeps its tokens.
+ *    its own; the loser goes back to its place in the queue and keeps its tokens. Pages that a peer
+ *    writes or reads cannot be taken: while there are such, it sits a step out instead.
+ *
+ * Where prefill and decode are two instances (options.role), the decode side admits a request by
+ * reserving its pages, and its prompt comes from the other side (cmi_scheduler_received);
+ * the prefill side keeps a stored prompt until the owner, who has put it across, finishes it.
  *
  * Every request that fits n_pages alone is finished some time: the oldest one is never preempted.
  *
@@ -28,7 +33,15 @@
 #include "policy/prefix_cache.h"
 #include "policy/request_state.h"
 
+/* What an instance does of a request. */
+typedef enum cmi_instance_role {
+    CMI_ROLE_BOTH,
+    CMI_ROLE_PREFILL, /* prompts and the first token; then CMI_REQUEST_SEND */
+    CMI_ROLE_DECODE,  /* the tokens behind it; before that CMI_REQUEST_RECEIVE */
+} cmi_instance_role;
+
 typedef struct cmi_scheduler_options {
+    cmi_instance_role role;
     uint32_t n_slots;          /* requests at a time, waiting or running; 1 .. 2^20 */
     uint32_t max_num_seqs;     /* that hold pages at a time; <= n_slots */
     uint32_t max_rows;         /* of a step */
@@ -101,7 +114,8 @@ typedef struct cmi_scheduler_sealed {
     bool is_duplicate;  /* it lies there already */
 } cmi_scheduler_sealed;
 
-/* In this order: the preempted lose their KV, the admitted begin, the spans run. */
+/* In this order: the preempted lose their KV, the admitted begin (with CMI_ROLE_DECODE: are asked
+ * for at a prefill instance), the spans run. */
 typedef struct cmi_scheduler_plan {
     const uint32_t *preempted; /* slots */
     const uint32_t *admitted;
@@ -121,11 +135,23 @@ cmi_scheduler *cmi_scheduler_init(void *memory, const cmi_scheduler_options *opt
 /* A request in slot, which is free. Later calls name requests by slot. O(waiting). */
 void cmi_scheduler_arrive(cmi_scheduler *s, uint32_t slot, const cmi_scheduler_request *request);
 
-/* The request ends, whatever its state. O(waiting + running + its pages). */
+/* The request ends, whatever its state but RECEIVE and DRAIN. O(waiting + running + its pages). */
 void cmi_scheduler_finish(cmi_scheduler *s, uint64_t now_ns, uint32_t slot);
 
-/* Plans the next step; false when nobody is there. Valid until the next call. The caller performs
- * the whole of it, then calls cmi_scheduler_step_done. O(running), and O(waiting) for each request
+/* ---- of a request in RECEIVE, whose pages a prefill instance may write ---- */
+
+/* Its prompt is stored. n_new: 1 with its first token, 0 when that is known already, which is so
+ * after a preemption. n_drafts as in an outcome. */
+void cmi_scheduler_received(cmi_scheduler *s, uint32_t slot, uint32_t n_new, uint32_t n_drafts);
+
+/* It ends, but its pages may still be written: its slot and they are free after
+ * cmi_scheduler_drained. */
+void cmi_scheduler_leave(cmi_scheduler *s, uint32_t slot);
+void cmi_scheduler_drained(cmi_scheduler *s, uint64_t now_ns, uint32_t slot);
+
+/* Plans the next step. Valid until the next call. The caller performs the whole of it, then calls
+ * cmi_scheduler_step_done if there are spans. Returns whether there are: without, nothing is to be
+ * done until it is told that something happened. O(running), and O(waiting) for each request
  * preempted. */
 bool cmi_scheduler_plan_step(cmi_scheduler *s, uint64_t now_ns, cmi_scheduler_plan *plan_out);
 

@@ -282,13 +282,20 @@ static void random_loads_keep_the_promises(void **state)
 static void only_the_drawn_transitions_exist(void **state)
 {
     (void)state;
-    static const cmi_request_state to[CMI_REQUEST_N_STATES][CMI_REQUEST_N_EVENTS] = {
-        [CMI_REQUEST_FREE] = {CMI_REQUEST_QUEUED, 4, 4, 4, 4},
-        [CMI_REQUEST_QUEUED] = {4, CMI_REQUEST_PREFILL, 4, 4, CMI_REQUEST_FREE},
-        [CMI_REQUEST_PREFILL] = {4, 4, CMI_REQUEST_DECODE, CMI_REQUEST_QUEUED, CMI_REQUEST_FREE},
-        [CMI_REQUEST_DECODE] = {4, 4, 4, CMI_REQUEST_QUEUED, CMI_REQUEST_FREE},
+    enum { NO = CMI_REQUEST_N_STATES };
+    /* arrive, admit, prompt_done, hand_over, reserve, received, leave, drained, preempt, finish */
+    static const int to[CMI_REQUEST_N_STATES][CMI_REQUEST_N_EVENTS] = {
+        [CMI_REQUEST_FREE] = {CMI_REQUEST_QUEUED, NO, NO, NO, NO, NO, NO, NO, NO, NO},
+        [CMI_REQUEST_QUEUED] = {NO, CMI_REQUEST_PREFILL, NO, NO, CMI_REQUEST_RECEIVE, NO, NO, NO,
+                                NO, CMI_REQUEST_FREE},
+        [CMI_REQUEST_PREFILL] = {NO, NO, CMI_REQUEST_DECODE, CMI_REQUEST_SEND, NO, NO, NO, NO,
+                                 CMI_REQUEST_QUEUED, CMI_REQUEST_FREE},
+        [CMI_REQUEST_DECODE] = {NO, NO, NO, NO, NO, NO, NO, NO, CMI_REQUEST_QUEUED,
+                                CMI_REQUEST_FREE},
+        [CMI_REQUEST_SEND] = {NO, NO, NO, NO, NO, NO, NO, NO, NO, CMI_REQUEST_FREE},
+        [CMI_REQUEST_RECEIVE] = {NO, NO, NO, NO, NO, CMI_REQUEST_DECODE, CMI_REQUEST_DRAIN, NO, NO, NO},
+        [CMI_REQUEST_DRAIN] = {NO, NO, NO, NO, NO, NO, NO, CMI_REQUEST_FREE, NO, NO},
     };
-    assert_int_equal(CMI_REQUEST_N_STATES, 4);
     for (int s = 0; s < CMI_REQUEST_N_STATES; s++) {
         for (int e = 0; e < CMI_REQUEST_N_EVENTS; e++) {
             assert_int_equal(cmi_request_next_state(s, e), to[s][e]);
