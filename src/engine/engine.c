@@ -67,6 +67,12 @@ static void make_tables(cmi_engine *engine)
     engine->outcomes = cmi_alloc(n_seqs, sizeof *engine->outcomes);
     engine->hidden = cmi_alloc((size_t)CMI_FORWARD_MAX_HEAD_ROWS * in->config.hidden_size,
                                sizeof *engine->hidden);
+    if (engine->receiver != NULL) {
+        engine->seat_ends = cmi_alloc(n_seqs, sizeof *engine->seat_ends);
+        engine->seat_ends_taken = cmi_alloc(n_seqs, sizeof *engine->seat_ends);
+        engine->seat_events = cmi_alloc(CMI_MAX_SEAT_EVENTS, sizeof *engine->seat_events);
+        engine->seat_events_taken = cmi_alloc(CMI_MAX_SEAT_EVENTS, sizeof *engine->seat_events);
+    }
     engine->samplers = cmi_alloc(cmi_team_size(in->team), sizeof *engine->samplers);
     for (uint32_t i = 0; i < cmi_team_size(in->team); i++) {
         cmi_sampler_init(&engine->samplers[i], in->config.vocab_size, &in->kernels);
@@ -84,6 +90,10 @@ static void free_tables(cmi_engine *engine)
         cmi_free(engine->seats[i].hidden);
     }
     cmi_free(engine->samplers);
+    cmi_free(engine->seat_ends);
+    cmi_free(engine->seat_ends_taken);
+    cmi_free(engine->seat_events);
+    cmi_free(engine->seat_events_taken);
     cmi_free(engine->hidden);
     if (engine->block_ends != NULL) {
         cmi_free(engine->block_ends[0].hidden);
@@ -151,7 +161,10 @@ static void name_content(cmi_engine *engine)
 static void make_scheduler(cmi_engine *engine, uint32_t max_prefill_rows)
 {
     const cmi_instance *in = engine->instance;
-    cmi_scheduler_options opt = {.n_slots = engine->n_slots,
+    cmi_scheduler_options opt = {.role = engine->sender != NULL     ? CMI_ROLE_PREFILL
+                                         : engine->receiver != NULL ? CMI_ROLE_DECODE
+                                                                    : CMI_ROLE_BOTH,
+                                 .n_slots = engine->n_slots,
                                  .max_num_seqs = in->max_num_seqs,
                                  .max_rows = in->max_num_batched_tokens,
                                  .max_decode_rows = in->max_decode_rows,
@@ -164,6 +177,27 @@ static void make_scheduler(cmi_engine *engine, uint32_t max_prefill_rows)
                                  .cache = engine->cache};
     engine->policy_memory[2] = cmi_alloc(1, cmi_scheduler_bytes(&opt));
     engine->scheduler = cmi_scheduler_init(engine->policy_memory[2], &opt);
+}
+
+/* On error those that have started are cmi_engine_stop's. */
+static cmi_status start_threads(cmi_engine *engine, cmi_error *err)
+{
+    cmi_status st = CMI_OK;
+    engine->thread = pthread_self(); /* none yet */
+    if (engine->sender != NULL) {
+        st = cmi_kv_sender_start(engine->sender, engine, err);
+    } else if (engine->receiver != NULL) {
+        st = cmi_kv_receiver_start(engine->receiver, engine, err);
+    }
+    if (st != CMI_OK) {
+        return st;
+    }
+    int rc = pthread_create(&engine->thread, NULL, cmi_engine_main, engine);
+    if (rc != 0) {
+        engine->thread = pthread_self();
+        st = cmi_error_set(err, CMI_ERR_IO, "cannot start the engine's thread: %s", strerror(rc));
+    }
+    return st;
 }
 
 cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
@@ -181,7 +215,12 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
         cmi_free(engine);
         return st;
     }
-    engine->n_blocks = opt->no_prefix_cache ? 0 : instance->kv_pool.n_pages / CMI_BLOCK_PAGES;
+    engine->sender = opt->sender;
+    engine->receiver = opt->receiver;
+    assert(engine->sender == NULL || engine->receiver == NULL);
+    engine->n_blocks = opt->no_prefix_cache || engine->receiver != NULL
+                           ? 0
+                           : instance->kv_pool.n_pages / CMI_BLOCK_PAGES;
     make_tables(engine);
     make_pages(engine);
     make_scheduler(engine, opt->max_prefill_rows > 0 ? opt->max_prefill_rows
@@ -189,10 +228,9 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
     name_content(engine);
     pthread_mutex_init(&engine->lock, NULL);
     pthread_cond_init(&engine->work, NULL);
-    int rc = pthread_create(&engine->thread, NULL, cmi_engine_main, engine);
-    if (rc != 0) {
-        st = cmi_error_set(err, CMI_ERR_IO, "cannot start the engine's thread: %s", strerror(rc));
-        engine->thread = pthread_self();
+    pthread_cond_init(&engine->seat_event_room, NULL);
+    st = start_threads(engine, err);
+    if (st != CMI_OK) {
         cmi_engine_stop(engine);
         return st;
     }
@@ -208,11 +246,20 @@ void cmi_engine_stop(cmi_engine *engine)
     pthread_mutex_lock(&engine->lock);
     engine->stopping = true;
     pthread_cond_signal(&engine->work);
+    pthread_cond_signal(&engine->seat_event_room);
     pthread_mutex_unlock(&engine->lock);
     cmi_event_ring_close(&engine->ring);
     if (!pthread_equal(engine->thread, pthread_self())) {
         pthread_join(engine->thread, NULL);
     }
+    if (engine->sender != NULL) {
+        cmi_kv_sender_stop(engine->sender);
+    }
+    if (engine->receiver != NULL) {
+        cmi_kv_receiver_stop(engine->receiver);
+        cmi_engine_take_back_all(engine);
+    }
+    pthread_cond_destroy(&engine->seat_event_room);
     cmi_event_ring_deinit(&engine->ring);
     pthread_cond_destroy(&engine->work);
     pthread_mutex_destroy(&engine->lock);

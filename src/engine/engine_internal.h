@@ -11,6 +11,8 @@
 #include "engine/engine.h"
 #include "engine/event_ring.h"
 #include "engine/instance.h"
+#include "engine/kv_receiver.h"
+#include "engine/kv_sender.h"
 #include "engine/sampler.h"
 #include "policy/scheduler.h"
 
@@ -24,7 +26,23 @@ typedef struct cmi_seat {
     uint32_t *page_ids; /* [pages of max_model_len] as the forward pass wants them */
     float
         *hidden; /* [hidden_size] of the last prompt position that is stored; NULL without drafts */
+    uint32_t slot;
+    bool is_lent; /* a prefill instance may write its pages */
 } cmi_seat;
+
+/* How a hand-over ended, as the receiver tells it. */
+typedef struct cmi_seat_end {
+    uint32_t seat;
+    cmi_status status;
+} cmi_seat_end;
+
+/* Logprobs of a prompt that a prefill instance computes. */
+typedef struct cmi_seat_event {
+    uint32_t seat;
+    cmi_event event;
+} cmi_seat_event;
+
+enum { CMI_MAX_SEAT_EVENTS = 256 };
 
 /* The hidden state behind a block of a prompt that became full in this step. */
 typedef struct cmi_block_end {
@@ -50,6 +68,7 @@ typedef struct cmi_engine_slot {
     uint32_t n_end_tokens;
     uint32_t stop_token_id;
     cmi_finish_reason reason; /* NONE while it goes on */
+    cmi_status status;        /* with ERROR */
     uint64_t submitted_ns, started_ns, first_token_ns;
     bool is_cancelled; /* lock */
 } cmi_engine_slot;
@@ -66,6 +85,8 @@ typedef struct cmi_sampled_span {
 
 struct cmi_engine {
     cmi_instance *instance;
+    cmi_kv_sender *sender;     /* NULL: prompts are not for others */
+    cmi_kv_receiver *receiver; /* NULL: prompts run here */
     cmi_event_ring ring;
     pthread_t thread;
     uint32_t n_slots;
@@ -82,15 +103,18 @@ struct cmi_engine {
     cmi_seat *seats;        /* [max_num_seqs] */
     cmi_seat **free_seats;  /* a stack */
     uint32_t n_free_seats;
-    uint32_t *token_ids;             /* [max_step_rows] of the step */
-    cmi_batch_span *spans;           /* [max_num_seqs] of the step */
-    cmi_sampled_span *sampled;       /* [max_num_seqs] of the step */
-    cmi_scheduler_outcome *outcomes; /* [max_num_seqs] of the step's spans */
-    float *hidden;                   /* [CMI_FORWARD_MAX_HEAD_ROWS][hidden_size] */
-    cmi_sampler *samplers;           /* [team size] */
-    uint32_t *ended;                 /* [n_slots] slots whose request is over */
-    uint32_t *arrived;               /* [n_slots] taken from the inbox */
-    cmi_engine_stats counts;         /* as of the last step */
+    uint32_t *token_ids;               /* [max_step_rows] of the step */
+    cmi_batch_span *spans;             /* [max_num_seqs] of the step */
+    cmi_sampled_span *sampled;         /* [max_num_seqs] of the step */
+    cmi_scheduler_outcome *outcomes;   /* [max_num_seqs] of the step's spans */
+    float *hidden;                     /* [CMI_FORWARD_MAX_HEAD_ROWS][hidden_size] */
+    cmi_sampler *samplers;             /* [team size] */
+    uint32_t *ended;                   /* [n_slots] slots whose request is over */
+    uint32_t *arrived;                 /* [n_slots] taken from the inbox */
+    cmi_seat_end *seat_ends_taken;     /* [max_num_seqs], with a receiver */
+    cmi_seat_event *seat_events_taken; /* [CMI_MAX_SEAT_EVENTS], with a receiver */
+    bool is_idle;                      /* nothing can run until something happens */
+    cmi_engine_stats counts;           /* as of the last step */
     /* drafts */
     uint32_t max_drafts;
     cmi_batch_span *mtp_spans; /* [max_num_seqs] */
@@ -110,12 +134,43 @@ struct cmi_engine {
     uint32_t max_queued;
     uint32_t n_waiting; /* in the inbox or in the scheduler's queue */
     uint32_t n_cancelled;
+    cmi_seat_end *seat_ends; /* [max_num_seqs], with a receiver */
+    uint32_t n_seat_ends;
+    cmi_seat_event *seat_events; /* [CMI_MAX_SEAT_EVENTS], with a receiver */
+    uint32_t n_seat_events;
+    pthread_cond_t seat_event_room;
     bool stopping;
     cmi_engine_stats stats;
 };
 
 /* engine_loop.c */
 void *cmi_engine_main(void *engine);
+
+/* The slot and its seat are free again, and its request is over if it was not before. */
+void cmi_engine_leave_seat(cmi_engine *engine, uint32_t slot);
+void cmi_engine_free_slot(cmi_engine *engine, uint32_t slot);
+
+/* ---- engine_handover.c: the engine's part in hand-overs ---- */
+
+/* From the receiver's thread: an ask has ended. CMI_OK: the prompt is stored. */
+void cmi_engine_received(cmi_engine *engine, uint32_t seat, cmi_status st);
+/* From the receiver's thread: an event of a prompt. Waits while there is no room. */
+void cmi_engine_take_prompt_event(cmi_engine *engine, uint32_t seat, const cmi_event *event);
+
+/* With a receiver: wants the prompt of a slot that has just been admitted. */
+void cmi_engine_ask(cmi_engine *engine, uint32_t slot);
+/* Takes over what the receiver has told, both arrays from the engine's inbox; requests that end
+ * with it are added to engine->ended. Returns how many are there then. */
+uint32_t cmi_engine_take_handovers(cmi_engine *engine, uint32_t n_ends, uint32_t n_events,
+                                   uint32_t n_ended);
+/* Ends a request in the scheduler. False: its slot and seat stay until its pages are given back. */
+bool cmi_engine_end_in_scheduler(cmi_engine *engine, uint32_t slot);
+/* After the receiver has stopped: nobody has pages of ours any more. */
+void cmi_engine_take_back_all(cmi_engine *engine);
+
+/* With a sender: what a step makes final, before it runs and after. */
+void cmi_engine_step_sends(cmi_engine *engine, const cmi_scheduler_plan *plan);
+void cmi_engine_step_sent(cmi_engine *engine, const cmi_scheduler_plan *plan);
 
 /* engine_sample.c: an event of the request with what all events repeat. */
 cmi_event cmi_engine_event(const cmi_engine *engine, uint32_t slot, cmi_event_type type);
@@ -124,6 +179,10 @@ cmi_event cmi_engine_event(const cmi_engine *engine, uint32_t slot, cmi_event_ty
  * first row in the step. */
 void cmi_engine_push_prompt_logprobs(cmi_engine *engine, const cmi_scheduler_span *span,
                                      uint32_t row_idx);
+
+/* Takes a token into account and sends its event, which is complete but for its index and times.
+ */
+void cmi_engine_accept_token(cmi_engine *engine, cmi_engine_slot *slot, cmi_event *event);
 
 /* Samples engine->sampled[0 .. n - 1] on the team, pushes their TOKEN events in order, and decides
  * which requests end. */

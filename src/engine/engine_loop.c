@@ -19,6 +19,7 @@ static void take_seat(cmi_engine *engine, uint32_t idx)
     const cmi_scheduler_slot *seq = cmi_scheduler_slot_get(engine->scheduler, idx);
     assert(slot->seat == NULL && engine->n_free_seats > 0);
     slot->seat = engine->free_seats[--engine->n_free_seats];
+    slot->seat->slot = idx;
     if (slot->started_ns == 0) {
         slot->started_ns = cmi_clock_monotonic_ns();
         slot->n_cached = seq->n_cached;
@@ -31,7 +32,7 @@ static void take_seat(cmi_engine *engine, uint32_t idx)
     }
 }
 
-static void leave_seat(cmi_engine *engine, uint32_t slot)
+void cmi_engine_leave_seat(cmi_engine *engine, uint32_t slot)
 {
     cmi_seat *seat = engine->slots[slot].seat;
     if (seat != NULL) {
@@ -57,6 +58,7 @@ static cmi_event finished_event(const cmi_engine *engine, uint32_t slot_idx)
     cmi_event event = cmi_engine_event(engine, slot_idx, CMI_EVENT_FINISHED);
     event.finish_reason = slot->reason;
     event.stop_token_id = slot->stop_token_id;
+    event.status = (int32_t)slot->status;
     event.n_prompt_tokens = slot->request->n_prompt_tokens;
     event.n_cached_tokens = slot->n_cached;
     event.n_output_tokens = slot->n_output;
@@ -70,36 +72,47 @@ static void publish_stats(cmi_engine *engine)
     engine->n_waiting = engine->n_inbox + cmi_scheduler_n_waiting(engine->scheduler);
     engine->counts.n_kv_pages_used =
         cmi_page_pool_size(engine->pool) - cmi_prefix_cache_room(engine->cache);
-    engine->counts.n_prefix_queried = prefix->prompt;
-    engine->counts.n_prefix_hits = prefix->used;
+    if (engine->receiver == NULL) { /* prompts are looked up where they run */
+        engine->counts.n_prefix_queried = prefix->prompt;
+        engine->counts.n_prefix_hits = prefix->used;
+    }
     engine->counts.n_running = cmi_scheduler_n_running(engine->scheduler);
     engine->stats = engine->counts;
+}
+
+void cmi_engine_free_slot(cmi_engine *engine, uint32_t slot)
+{
+    pthread_mutex_lock(&engine->lock);
+    engine->free_slots[engine->n_free_slots++] = slot;
+    publish_stats(engine);
+    pthread_mutex_unlock(&engine->lock);
 }
 
 /* A request is over for cancel and statistics before its FINISHED event can be seen. */
 static void end_requests(cmi_engine *engine, uint32_t n_ended)
 {
     for (uint32_t i = 0; i < n_ended; i++) {
-        cmi_scheduler_finish(engine->scheduler, cmi_clock_monotonic_ns(), engine->ended[i]);
-        leave_seat(engine, engine->ended[i]);
-    }
-    for (uint32_t i = 0; i < n_ended; i++) {
         uint32_t idx = engine->ended[i];
         cmi_engine_slot *slot = &engine->slots[idx];
+        const bool is_free = cmi_engine_end_in_scheduler(engine, idx);
         cmi_event event = finished_event(engine, idx);
-        cmi_request *request = slot->request;
-        uint32_t *output = slot->output;
-        cmi_content_key *keys = slot->keys;
+        const cmi_engine_slot over = *slot;
         pthread_mutex_lock(&engine->lock);
         engine->n_cancelled -= slot->is_cancelled ? 1 : 0;
-        *slot = (cmi_engine_slot){0};
-        engine->free_slots[engine->n_free_slots++] = idx;
+        *slot = (cmi_engine_slot){.seat = over.seat};
         publish_stats(engine);
         pthread_mutex_unlock(&engine->lock);
-        cmi_free(request);
-        cmi_free(output);
-        cmi_free(keys);
+        if (is_free) {
+            cmi_engine_leave_seat(engine, idx);
+            cmi_engine_free_slot(engine, idx);
+        }
+        cmi_free(over.request);
+        cmi_free(over.output);
+        cmi_free(over.keys);
         (void)cmi_event_ring_push(&engine->ring, &event);
+    }
+    if (n_ended > 0 && engine->sender != NULL) {
+        cmi_kv_sender_wake(engine->sender);
     }
 }
 
@@ -121,16 +134,30 @@ static void arrive(cmi_engine *engine, uint32_t idx)
     cmi_scheduler_arrive(engine->scheduler, idx, &request);
 }
 
+/* What the receiver has left. Locked. */
+static void take_seat_news(cmi_engine *engine, uint32_t *n_ends_out, uint32_t *n_events_out)
+{
+    *n_ends_out = engine->n_seat_ends;
+    *n_events_out = engine->n_seat_events;
+    if (engine->n_seat_ends + engine->n_seat_events > 0) {
+        memcpy(engine->seat_ends_taken, engine->seat_ends,
+               engine->n_seat_ends * sizeof *engine->seat_ends);
+        memcpy(engine->seat_events_taken, engine->seat_events,
+               engine->n_seat_events * sizeof *engine->seat_events);
+        engine->n_seat_ends = engine->n_seat_events = 0;
+        pthread_cond_signal(&engine->seat_event_room);
+    }
+}
+
 /* Waits until there is something to do, and takes it over: new requests, and which are to end.
  * Returns those in engine->ended; *run_out is false when the engine stops, which ends all. */
 static uint32_t take_work(cmi_engine *engine, bool *run_out)
 {
-    uint32_t n_ended = 0, n_arrived;
+    uint32_t n_ended = 0, n_arrived, n_seat_ends, n_seat_events;
     pthread_mutex_lock(&engine->lock);
     publish_stats(engine);
     while (engine->n_inbox == 0 && engine->n_cancelled == 0 && !engine->stopping &&
-           cmi_scheduler_n_running(engine->scheduler) == 0 &&
-           cmi_scheduler_n_waiting(engine->scheduler) == 0) {
+           engine->n_seat_ends == 0 && engine->n_seat_events == 0 && engine->is_idle) {
         pthread_cond_wait(&engine->work, &engine->lock);
     }
     *run_out = !engine->stopping;
@@ -144,11 +171,12 @@ static uint32_t take_work(cmi_engine *engine, bool *run_out)
             engine->ended[n_ended++] = i;
         }
     }
+    take_seat_news(engine, &n_seat_ends, &n_seat_events);
     pthread_mutex_unlock(&engine->lock);
     for (uint32_t i = 0; i < n_arrived; i++) {
         arrive(engine, engine->arrived[i]);
     }
-    return n_ended;
+    return cmi_engine_take_handovers(engine, n_seat_ends, n_seat_events, n_ended);
 }
 
 /* ---- a step ------------------------------------------------------------------------------------
@@ -183,6 +211,10 @@ static void run_batch(cmi_engine *engine, const cmi_scheduler_plan *plan)
                        .spans = engine->spans,
                        .n_rows = plan->n_rows,
                        .n_spans = plan->n_spans};
+    if (engine->sender != NULL) {
+        cmi_engine_step_sends(engine, plan);
+        batch.n_layers_done = cmi_kv_sender_layers_done(engine->sender);
+    }
     cmi_forward_run(engine->instance->forward, &batch);
 }
 
@@ -205,7 +237,7 @@ static uint32_t sample(cmi_engine *engine, const cmi_scheduler_plan *plan)
         }
     }
     cmi_engine_sample_spans(engine, n_sampled);
-    for (uint32_t i = 0; i < n_sampled; i++) {
+    for (uint32_t i = 0; i < n_sampled && engine->sender == NULL; i++) {
         if (engine->slots[engine->sampled[i].slot].reason != CMI_FINISH_NONE) {
             engine->ended[n_ended++] = engine->sampled[i].slot;
         }
@@ -243,25 +275,32 @@ static void count(cmi_engine *engine, const cmi_scheduler_plan *plan)
 static void step(cmi_engine *engine)
 {
     cmi_scheduler_plan plan;
-    if (!cmi_scheduler_plan_step(engine->scheduler, cmi_clock_monotonic_ns(), &plan)) {
-        return;
-    }
+    engine->is_idle = !cmi_scheduler_plan_step(engine->scheduler, cmi_clock_monotonic_ns(), &plan);
     for (uint32_t i = 0; i < plan.n_preempted; i++) {
-        leave_seat(engine, plan.preempted[i]);
+        cmi_engine_leave_seat(engine, plan.preempted[i]);
     }
     for (uint32_t i = 0; i < plan.n_admitted; i++) {
         take_seat(engine, plan.admitted[i]);
+        if (engine->receiver != NULL) {
+            cmi_engine_ask(engine, plan.admitted[i]);
+        }
     }
     if (plan.n_preempted + plan.n_admitted > 0) { /* who waits is known at once */
         pthread_mutex_lock(&engine->lock);
         publish_stats(engine);
         pthread_mutex_unlock(&engine->lock);
     }
+    if (plan.n_spans == 0) {
+        return;
+    }
     run_batch(engine, &plan);
     count(engine, &plan);
     uint32_t n_ended = sample(engine, &plan);
     if (engine->max_drafts > 0) {
         cmi_engine_speculate(engine, &plan);
+    }
+    if (engine->sender != NULL) {
+        cmi_engine_step_sent(engine, &plan);
     }
     tell_outcomes(engine, &plan);
     end_requests(engine, n_ended);

@@ -143,8 +143,7 @@ static void sample_span(void *arg, uint32_t task, uint32_t worker)
     }
 }
 
-/* Takes a token into account and sends it. */
-static void accept_token(cmi_engine *engine, cmi_engine_slot *slot, cmi_event *event)
+void cmi_engine_accept_token(cmi_engine *engine, cmi_engine_slot *slot, cmi_event *event)
 {
     event->index = slot->n_output++;
     event->now_ns = cmi_clock_monotonic_ns();
@@ -161,7 +160,9 @@ static void accept_token(cmi_engine *engine, cmi_engine_slot *slot, cmi_event *e
     } else if (slot->n_output == slot->max_output) {
         slot->reason = CMI_FINISH_LENGTH;
     }
-    (void)cmi_event_ring_push(&engine->ring, event);
+    if (engine->sender == NULL) { /* a decode instance sends it */
+        (void)cmi_event_ring_push(&engine->ring, event);
+    }
 }
 
 static void count_drafts(cmi_engine *engine, cmi_engine_slot *slot, const cmi_sampled_span *span)
@@ -209,7 +210,7 @@ static uint32_t sample_some(cmi_engine *engine, cmi_sampled_span *spans, uint32_
         cmi_engine_slot *slot = &engine->slots[spans[i].slot];
         count_drafts(engine, slot, &spans[i]);
         for (uint32_t k = 0; k < spans[i].n_new; k++) {
-            accept_token(engine, slot, &spans[i].events[k]);
+            cmi_engine_accept_token(engine, slot, &spans[i].events[k]);
         }
     }
     return n;

@@ -57,6 +57,9 @@ static size_t mtp_hidden_bytes(const cmi_instance *in)
 
 static uint64_t new_weights_bytes(const cmi_instance *in, const cmi_instance_options *opt)
 {
+    if (opt->weights_of != NULL) {
+        return 0;
+    }
     cmi_weights_options weights = weights_options(in, opt);
     uint64_t n_bytes = cmi_weights_estimate_bytes(&in->config, &weights);
     uint64_t taken = cmi_weights_taken_bytes(&in->config, opt->model_dir, &weights);
@@ -209,6 +212,34 @@ static void choose_rows(cmi_instance *in, const cmi_instance_options *opt)
     in->max_step_rows = in->max_num_batched_tokens + (in->max_drafts > 0 ? in->max_num_seqs : 0);
 }
 
+static cmi_status open_weights(cmi_instance *in, const cmi_instance_options *opt,
+                               const cmi_weights_options *weights, cmi_error *err)
+{
+    in->owns_weights = opt->weights_of == NULL;
+    if (opt->weights_of != NULL) {
+        assert(opt->weights_of->weights_dtype == in->weights_dtype);
+        assert((opt->weights_of->weights->mtp != NULL) == weights->with_mtp);
+        in->weights = opt->weights_of->weights;
+        return CMI_OK;
+    }
+    return opt->random_config != NULL
+               ? cmi_weights_random(&in->weights, &in->config, opt->random_seed, weights, err)
+               : cmi_weights_load(&in->weights, &in->config, opt->model_dir, weights, err);
+}
+
+static cmi_status open_kv(cmi_instance *in, const cmi_instance_options *opt,
+                          const cmi_kv_layout *layout, cmi_error *err)
+{
+    void *memory = NULL;
+    if (opt->kv_memory != NULL) {
+        cmi_status st = opt->kv_memory(opt->kv_memory_arg, in->kv_bytes, &memory, err);
+        if (st != CMI_OK) {
+            return st;
+        }
+    }
+    return cmi_kv_pool_init(&in->kv_pool, layout, in->n_kv_pages, memory, err);
+}
+
 static cmi_status open_parts(cmi_instance *in, const cmi_instance_options *opt, cmi_error *err)
 {
     cmi_status st = load_config(in, opt, err);
@@ -230,13 +261,11 @@ static cmi_status open_parts(cmi_instance *in, const cmi_instance_options *opt, 
     if (st != CMI_OK) {
         return st;
     }
-    st = opt->random_config != NULL
-             ? cmi_weights_random(&in->weights, &in->config, opt->random_seed, &weights, err)
-             : cmi_weights_load(&in->weights, &in->config, opt->model_dir, &weights, err);
+    st = open_weights(in, opt, &weights, err);
     if (st != CMI_OK) {
         return st;
     }
-    st = cmi_kv_pool_init(&in->kv_pool, &layout, in->n_kv_pages, err);
+    st = open_kv(in, opt, &layout, err);
     if (st != CMI_OK) {
         return st;
     }
@@ -280,7 +309,9 @@ void cmi_instance_close(cmi_instance *in)
     cmi_free(in->logits);
     cmi_forward_destroy(in->forward);
     cmi_kv_pool_deinit(&in->kv_pool);
-    cmi_weights_destroy(in->weights);
+    if (in->owns_weights) {
+        cmi_weights_destroy(in->weights);
+    }
     cmi_team_destroy(in->team);
     cmi_topology_destroy(in->topology);
     cmi_free(in);

@@ -23,6 +23,11 @@ typedef enum cmi_numa {
     CMI_NUMA_SLICE, /* threads stay on their node, which has a slice of every matrix */
 } cmi_numa;
 
+typedef struct cmi_instance cmi_instance;
+
+/* Memory for KV pages that others can reach, zeroed; it outlives the instance. */
+typedef cmi_status cmi_kv_memory_fn(void *arg, size_t n_bytes, void **memory_out, cmi_error *err);
+
 typedef struct cmi_instance_options {
     const char *model_dir;
     cmi_dtype dtype;               /* F32 or BF16: KV, operands, weights, unless they are INT8 */
@@ -41,6 +46,11 @@ typedef struct cmi_instance_options {
     bool with_mtp;         /* load the MTP layer if there is one */
     uint32_t max_drafts;   /* of it for each sequence in a step; needs with_mtp; 0: none */
     const char *share_dir; /* share the weights there with other processes; NULL: own memory */
+    /* Not NULL: compute with the weights of this instance, which was opened with the same model,
+     * types and MTP layer, and outlives the new one. */
+    const cmi_instance *weights_of;
+    cmi_kv_memory_fn *kv_memory; /* NULL: the instance's own */
+    void *kv_memory_arg;
     /* Not NULL: random weights of this shape and seed instead of files; model_dir is then only what
      * errors call it. */
     const cmi_model_config *random_config;
@@ -57,7 +67,7 @@ enum {
     CMI_SPARE_DECODE_ROWS = 32,
 };
 
-typedef struct cmi_instance {
+struct cmi_instance {
     cmi_model_config config;
     cmi_generation_config generation;
     cmi_isa isa;             /* in use */
@@ -74,6 +84,7 @@ typedef struct cmi_instance {
     cmi_topology *topology; /* NULL: placement is off */
     cmi_team *team;
     cmi_weights *weights;
+    bool owns_weights;
     cmi_kv_pool kv_pool;
     cmi_forward *forward;
     float *logits;     /* [CMI_FORWARD_MAX_HEAD_ROWS][vocab_size] */
@@ -82,7 +93,7 @@ typedef struct cmi_instance {
     uint32_t n_kv_pages;
     uint64_t kv_bytes;
     uint64_t scratch_bytes;
-} cmi_instance;
+};
 
 /* Checks first that weights, KV and scratch fit in memory. err is one line naming what is wrong. */
 CMI_NODISCARD cmi_status cmi_instance_open(cmi_instance **instance_out,

@@ -6,10 +6,17 @@
 #include "os/host_memory.h"
 
 cmi_status cmi_kv_pool_init(cmi_kv_pool *pool, const cmi_kv_layout *layout, uint32_t n_pages,
-                            cmi_error *err)
+                            void *memory, cmi_error *err)
 {
-    *pool = (cmi_kv_pool){.layout = *layout, .n_pages = n_pages, .n_free = n_pages};
-    cmi_status st = cmi_host_memory_map(&pool->base, n_pages * layout->page_bytes, "KV pages", err);
+    *pool = (cmi_kv_pool){.layout = *layout,
+                          .base = memory,
+                          .owns_base = memory == NULL,
+                          .n_pages = n_pages,
+                          .n_free = n_pages};
+    cmi_status st = CMI_OK;
+    if (memory == NULL) {
+        st = cmi_host_memory_map(&pool->base, n_pages * layout->page_bytes, "KV pages", err);
+    }
     if (st != CMI_OK) {
         *pool = (cmi_kv_pool){0};
         return st;
@@ -28,7 +35,9 @@ void cmi_kv_pool_deinit(cmi_kv_pool *pool)
         return;
     }
     assert(pool->n_free == pool->n_pages);
-    cmi_host_memory_unmap(pool->base, pool->n_pages * pool->layout.page_bytes);
+    if (pool->owns_base) {
+        cmi_host_memory_unmap(pool->base, pool->n_pages * pool->layout.page_bytes);
+    }
     cmi_free(pool->free_stack);
     cmi_free(pool->is_used);
     *pool = (cmi_kv_pool){0};

@@ -8,7 +8,8 @@
 
 typedef struct cmi_kv_pool {
     cmi_kv_layout layout;
-    void *base;           /* n_pages * layout.page_bytes */
+    void *base; /* n_pages * layout.page_bytes */
+    bool owns_base;
     uint32_t *free_stack; /* the n_free free pages; the last one goes out first */
     bool *is_used;        /* [n_pages], catches a double release */
     uint32_t n_pages;
@@ -21,9 +22,10 @@ static inline uint32_t cmi_kv_pages_for(uint32_t n_tokens)
     return CMI_DIV_UP(n_tokens, (uint32_t)CMI_KV_PAGE_TOKENS);
 }
 
-/* CMI_ERR_NO_MEMORY. n_pages >= 1. */
+/* n_pages >= 1. memory: of n_pages pages, zeroed, which outlives the pool; NULL: the pool maps its
+ * own. CMI_ERR_NO_MEMORY. */
 CMI_NODISCARD cmi_status cmi_kv_pool_init(cmi_kv_pool *pool, const cmi_kv_layout *layout,
-                                          uint32_t n_pages, cmi_error *err);
+                                          uint32_t n_pages, void *memory, cmi_error *err);
 void cmi_kv_pool_deinit(
     cmi_kv_pool *pool); /* NULL or zeroed is fine; asserts that no page is used */
 

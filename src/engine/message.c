@@ -18,6 +18,11 @@ static uint64_t message_bytes(uint32_t n_prompt, uint32_t n_stop_token_ids, uint
            (uint64_t)n_bias * sizeof(cmi_logit_bias);
 }
 
+uint64_t cmi_request_max_bytes(uint32_t n_prompt)
+{
+    return message_bytes(n_prompt, CMI_MAX_STOP_TOKEN_IDS, CMI_MAX_LOGIT_BIAS);
+}
+
 static void *append(void *to, const void *items, size_t n_bytes)
 {
     if (n_bytes > 0) {

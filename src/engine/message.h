@@ -65,6 +65,9 @@ CMI_NODISCARD cmi_request *cmi_request_create(const cmi_request *head, const uin
                                               uint32_t n_stop_token_ids, const cmi_logit_bias *bias,
                                               uint32_t n_bias);
 
+/* No request with so many prompt tokens has more bytes. */
+uint64_t cmi_request_max_bytes(uint32_t n_prompt);
+
 /* A head with every option off: temperature 1, top_p 1, repetition_penalty 1, max_tokens 1. */
 cmi_request cmi_request_defaults(void);
 

@@ -353,7 +353,11 @@ cmi_status cmi_forward_advance(cmi_forward *f)
         return CMI_IN_PROGRESS;
     }
     f->stage_idx = 0;
-    if (++f->layer_idx < f->layer_end) {
+    f->layer_idx++;
+    if (f->batch->n_layers_done != NULL) {
+        atomic_store_explicit(f->batch->n_layers_done, f->layer_idx, memory_order_release);
+    }
+    if (f->layer_idx < f->layer_end) {
         enter_layer(f);
         return CMI_IN_PROGRESS;
     }

@@ -16,6 +16,8 @@
 #ifndef CMI_MODEL_FORWARD_H
 #define CMI_MODEL_FORWARD_H
 
+#include <stdatomic.h>
+
 #include "kernels/kernels.h"
 #include "model/config.h"
 #include "model/kv_layout.h"
@@ -48,6 +50,9 @@ typedef struct cmi_batch {
      * gate's.
      */
     const uint32_t *expert_ids; /* [n_rows][num_experts_per_tok] */
+    /* Not NULL: set to 1, 2, ... as the main model's layers are done, for a thread that moves their
+     * KV meanwhile. It was 0 before; who reads k can read the KV of layers 0 .. k-1. */
+    _Atomic uint32_t *n_layers_done;
 } cmi_batch;
 
 typedef struct cmi_forward_options {

@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/rng.h"
+#include "engine/disaggregation.h"
 #include "engine/engine.h"
 #include "engine/instance.h"
 
@@ -29,6 +30,7 @@ typedef struct run_options {
     bool no_prefix_cache;
     bool backwards; /* the order in which requests come */
     bool must_preempt;
+    uint32_t n_prefills; /* instances apart from decode; 0: one instance does both */
 } run_options;
 
 static uint32_t draw(uint64_t request, uint64_t what, uint32_t n)
@@ -111,15 +113,66 @@ static void expect_same(const answer *want, const answer *got, const char *when)
 {
     for (uint32_t i = 0; i < N_REQUESTS; i++) {
         if (memcmp(&want[i], &got[i], sizeof *got) != 0) {
-            fail_msg("%s: request %u has another answer", when, i);
+            fail_msg("%s: request %u has another answer: %u tokens, not %u; logprobs of its prompt "
+                     "add up to %.9g, not %.9g",
+                     when, i, got[i].n_tokens, want[i].n_tokens, (double)got[i].prompt_logprob_sum,
+                     (double)want[i].prompt_logprob_sum);
         }
+    }
+}
+
+/* What is computed with: one instance, or several that hand prompts over. */
+typedef struct house {
+    cmi_instance *in;
+    cmi_engine *engine;
+    cmi_disaggregation *apart;
+} house;
+
+static house open_house(cmi_instance_options options, const cmi_engine_options *engine,
+                        uint32_t n_prefills, uint64_t patience_ns)
+{
+    house h = {0};
+    cmi_error err = {0};
+    if (n_prefills == 0) {
+        assert_int_equal(cmi_instance_open(&h.in, &options, &err), CMI_OK);
+        assert_int_equal(cmi_engine_start(&h.engine, h.in, engine, &err), CMI_OK);
+        return h;
+    }
+    cmi_instance_options prefill = options;
+    assert_int_equal(cmi_disaggregation_create(&h.apart, patience_ns, &err), CMI_OK);
+    cmi_disaggregation_decode_options(h.apart, &options);
+    assert_int_equal(cmi_instance_open(&h.in, &options, &err), CMI_OK);
+    cmi_disaggregation_set_decode(h.apart, h.in, engine);
+    for (uint32_t i = 0; i < n_prefills; i++) {
+        assert_int_equal(cmi_disaggregation_add_prefill(h.apart, &prefill, &err), CMI_OK);
+    }
+    assert_int_equal(cmi_disaggregation_start(h.apart, &h.engine, &err), CMI_OK);
+    return h;
+}
+
+static cmi_engine_stats stats_of(const house *h)
+{
+    cmi_engine_stats stats;
+    cmi_engine_stats_get(h->engine, &stats);
+    if (h->apart != NULL) {
+        cmi_disaggregation_add_stats(h->apart, &stats);
+    }
+    return stats;
+}
+
+static void close_house(house *h)
+{
+    if (h->apart != NULL) {
+        cmi_disaggregation_destroy(h->apart);
+    } else {
+        cmi_engine_stop(h->engine);
+        cmi_instance_close(h->in);
     }
 }
 
 static answer *run(const run_options *opt)
 {
     char dir[512];
-    cmi_error err = {0};
     snprintf(dir, sizeof dir, "%s/matrix-tiny", getenv("CMI_MODELS"));
     cmi_instance_options options = {.model_dir = dir,
                                     .dtype = CMI_DTYPE_BF16,
@@ -132,25 +185,22 @@ static answer *run(const run_options *opt)
                                     .with_mtp = opt->max_drafts > 0,
                                     .max_drafts = opt->max_drafts,
                                     .max_model_len = 256};
-    cmi_instance *in;
-    cmi_engine *engine;
     cmi_engine_options engine_options = {.max_prefill_rows = opt->max_prefill_rows,
                                          .max_drafts = opt->max_drafts,
                                          .no_prefix_cache = opt->no_prefix_cache};
-    assert_int_equal(cmi_instance_open(&in, &options, &err), CMI_OK);
-    assert_int_equal(cmi_engine_start(&engine, in, &engine_options, &err), CMI_OK);
+    house h = open_house(options, &engine_options, opt->n_prefills, 0);
+    const uint32_t vocab_size = h.in->config.vocab_size;
     answer *answers = cmi_alloc(N_REQUESTS, sizeof *answers);
-    submit_all(engine, in->config.vocab_size, opt->backwards);
-    collect(engine, answers, N_REQUESTS);
+    submit_all(h.engine, vocab_size, opt->backwards);
+    collect(h.engine, answers, N_REQUESTS);
     if (!opt->no_prefix_cache) { /* once more, on what is cached now */
         answer *again = cmi_alloc(N_REQUESTS, sizeof *again);
-        submit_all(engine, in->config.vocab_size, !opt->backwards);
-        collect(engine, again, N_REQUESTS);
+        submit_all(h.engine, vocab_size, !opt->backwards);
+        collect(h.engine, again, N_REQUESTS);
         expect_same(answers, again, "the second time");
         cmi_free(again);
     }
-    cmi_engine_stats stats;
-    cmi_engine_stats_get(engine, &stats);
+    cmi_engine_stats stats = stats_of(&h);
     assert_int_equal(stats.n_kv_pages_used, 0);
     assert_int_equal(stats.n_running + stats.n_waiting, 0);
     assert_true(!opt->must_preempt || stats.n_preemptions > 0);
@@ -165,8 +215,7 @@ static answer *run(const run_options *opt)
         (unsigned long long)stats.n_steps, (unsigned long long)stats.n_preemptions,
         (unsigned long long)stats.n_prefix_hits, (unsigned long long)stats.n_prefix_queried,
         (unsigned long long)stats.n_accepted_tokens, (unsigned long long)stats.n_draft_tokens);
-    cmi_engine_stop(engine);
-    cmi_instance_close(in);
+    close_house(&h);
     return answers;
 }
 
@@ -193,6 +242,15 @@ static void answers_do_not_depend_on_company(void **state)
          .max_drafts = 3,
          .n_kv_tokens = 512,
          .must_preempt = true},
+        {.n_threads = 1, .max_num_seqs = 40, .chunk = 512, .n_prefills = 1},
+        {.n_threads = 1,
+         .max_num_seqs = 16,
+         .chunk = 48,
+         .max_drafts = 2,
+         .n_kv_tokens = 320,
+         .must_preempt = true,
+         .backwards = true,
+         .n_prefills = 2},
     };
     answer *want = run(&alone);
     for (uint32_t v = 0; v < CMI_LEN(variants); v++) {
@@ -205,41 +263,100 @@ static void answers_do_not_depend_on_company(void **state)
     cmi_free(want);
 }
 
-/* Cancelled at every step that there is: nothing is lost, everything ends once. */
-static void cancelling_leaves_nothing_behind(void **state)
+static house open_small(uint32_t n_prefills, uint64_t patience_ns)
 {
-    (void)state;
-    char dir[512];
-    cmi_error err = {0};
+    static char dir[512];
     snprintf(dir, sizeof dir, "%s/matrix-tiny", getenv("CMI_MODELS"));
     cmi_instance_options options = {.model_dir = dir,
                                     .dtype = CMI_DTYPE_BF16,
+                                    .quantization = CMI_QUANTIZATION_W8A8_INT8,
                                     .isa = cmi_isa_best(cmi_cpu_flags()),
                                     .n_threads = 1,
                                     .max_num_batched_tokens = 32,
                                     .max_num_seqs = 6,
                                     .n_kv_tokens = 512,
                                     .max_model_len = 256};
-    cmi_instance *in;
-    cmi_engine *engine;
     cmi_engine_options engine_options = {0};
-    assert_int_equal(cmi_instance_open(&in, &options, &err), CMI_OK);
-    assert_int_equal(cmi_engine_start(&engine, in, &engine_options, &err), CMI_OK);
-    answer *answers = cmi_alloc(N_REQUESTS, sizeof *answers);
-    for (uint32_t i = 0; i < N_REQUESTS; i++) {
-        cmi_request *request = make_request(i, in->config.vocab_size);
-        assert_int_equal(cmi_engine_submit(engine, request, &err), CMI_OK);
-        cmi_free(request);
-        if (i % 2 == 0) {
-            cmi_engine_cancel(engine, draw(i, 9, i + 1));
+    return open_house(options, &engine_options, n_prefills, patience_ns);
+}
+
+static void expect_all_pages_back(const house *h)
+{
+    for (int i = 0; i < DEADLINE_MS; i++) {
+        cmi_engine_stats stats;
+        cmi_engine_stats_get(h->engine, &stats);
+        if (stats.n_kv_pages_used == 0) {
+            return; /* those of a hand-over come back after its request has ended */
         }
+        (void)poll(NULL, 0, 1);
     }
-    collect(engine, answers, N_REQUESTS);
-    cmi_engine_stats stats;
-    cmi_engine_stats_get(engine, &stats);
-    assert_int_equal(stats.n_kv_pages_used, 0);
-    cmi_engine_stop(engine);
-    cmi_instance_close(in);
+    fail_msg("pages are still held");
+}
+
+/* Cancelled at every step that there is: nothing is lost, everything ends once. */
+static void cancelling_leaves_nothing_behind(void **state)
+{
+    (void)state;
+    for (uint32_t n_prefills = 0; n_prefills <= 2; n_prefills++) {
+        cmi_error err = {0};
+        house h = open_small(n_prefills, 0);
+        answer *answers = cmi_alloc(N_REQUESTS, sizeof *answers);
+        for (uint32_t i = 0; i < N_REQUESTS; i++) {
+            cmi_request *request = make_request(i, h.in->config.vocab_size);
+            assert_int_equal(cmi_engine_submit(h.engine, request, &err), CMI_OK);
+            cmi_free(request);
+            if (i % 2 == 0) {
+                cmi_engine_cancel(h.engine, draw(i, 9, i + 1));
+            }
+        }
+        collect(h.engine, answers, N_REQUESTS);
+        expect_all_pages_back(&h);
+        close_house(&h);
+        cmi_free(answers);
+    }
+}
+
+/* The prompts that a prefill instance had go to the other one, and come out the same. */
+static void a_dead_prefill_instance_is_not_missed(void **state)
+{
+    (void)state;
+    house whole = open_small(0, 0), apart = open_small(2, 0);
+    answer *want = cmi_alloc(N_REQUESTS, sizeof *want), *got = cmi_alloc(N_REQUESTS, sizeof *got);
+    submit_all(whole.engine, whole.in->config.vocab_size, false);
+    collect(whole.engine, want, N_REQUESTS);
+    submit_all(apart.engine, apart.in->config.vocab_size, false);
+    collect(apart.engine, got, 5);
+    cmi_disaggregation_stop_prefill(apart.apart, 0);
+    collect(apart.engine, got, N_REQUESTS - 5);
+    expect_same(want, got, "after a death");
+    cmi_handover_stats stats;
+    cmi_disaggregation_handover_stats(apart.apart, &stats);
+    print_message("%llu asked, %llu arrived, %llu lost, %llu ended\n",
+                  (unsigned long long)stats.n_asked, (unsigned long long)stats.n_arrived,
+                  (unsigned long long)stats.n_lost, (unsigned long long)stats.n_ended);
+    assert_true(stats.n_arrived >= N_REQUESTS && stats.n_damaged == 0);
+    expect_all_pages_back(&apart);
+    close_house(&whole);
+    close_house(&apart);
+    cmi_free(want);
+    cmi_free(got);
+}
+
+/* Nobody is left to run prompts: the truth in bounded time, and nothing is kept. */
+static void without_prefill_instances_requests_end_with_an_error(void **state)
+{
+    (void)state;
+    house h = open_small(1, 50000000);
+    cmi_disaggregation_stop_prefill(h.apart, 0);
+    answer *answers = cmi_alloc(N_REQUESTS, sizeof *answers);
+    submit_all(h.engine, h.in->config.vocab_size, false);
+    collect(h.engine, answers, N_REQUESTS);
+    for (uint32_t i = 0; i < N_REQUESTS; i++) {
+        assert_int_equal(answers[i].finish_reason, CMI_FINISH_ERROR);
+        assert_int_equal(answers[i].n_tokens, 0);
+    }
+    expect_all_pages_back(&h);
+    close_house(&h);
     cmi_free(answers);
 }
 
@@ -248,6 +365,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_do_not_depend_on_company),
         cmocka_unit_test(cancelling_leaves_nothing_behind),
+        cmocka_unit_test(a_dead_prefill_instance_is_not_missed),
+        cmocka_unit_test(without_prefill_instances_requests_end_with_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,7 +11,7 @@ static void pages_have_one_owner_at_a_time(void **state)
     const cmi_kv_layout layout = {.dtype = CMI_DTYPE_BF16, .n_layers = 1, .page_bytes = 4096};
     cmi_kv_pool pool;
     cmi_error err = {0};
-    assert_int_equal(cmi_kv_pool_init(&pool, &layout, N_PAGES, &err), CMI_OK);
+    assert_int_equal(cmi_kv_pool_init(&pool, &layout, N_PAGES, NULL, &err), CMI_OK);
     uint32_t held[N_PAGES];
     uint32_t n_held = 0;
     for (uint64_t i = 0; i < 10000; i++) {
