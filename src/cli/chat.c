@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "cli/open_apart.h"
 #include "os/clock.h"
 
 enum { MAX_PROMPT_BYTES = 64 << 20, EVENTS_A_POLL = 64 };
@@ -14,7 +15,9 @@ cmi_status cmi_chat_open(cmi_chat *chat, const cmi_model_options *opt, const cha
 {
     cmi_buf dir;
     *chat = (cmi_chat){0};
-    cmi_status st = cmi_cli_open_model(&chat->instance, &dir, opt, false, err);
+    const bool is_apart = opt->n_prefill_threads > 0;
+    cmi_status st = is_apart ? cmi_cli_open_apart(chat, &dir, opt, engine, err)
+                             : cmi_cli_open_model(&chat->instance, &dir, opt, false, err);
     if (st == CMI_OK) {
         st = cmi_tokenizer_load(&chat->tokenizer, cmi_buf_cstr(&dir), err);
     }
@@ -25,7 +28,7 @@ cmi_status cmi_chat_open(cmi_chat *chat, const cmi_model_options *opt, const cha
                                                  chat_template, err);
     }
     cmi_buf_deinit(&dir);
-    if (st == CMI_OK) {
+    if (st == CMI_OK && !is_apart) {
         st = cmi_engine_start(&chat->engine, chat->instance, engine, err);
     }
     if (st != CMI_OK) {
@@ -36,10 +39,14 @@ cmi_status cmi_chat_open(cmi_chat *chat, const cmi_model_options *opt, const cha
 
 void cmi_chat_close(cmi_chat *chat)
 {
-    cmi_engine_stop(chat->engine);
+    if (chat->apart != NULL) {
+        cmi_disaggregation_destroy(chat->apart);
+    } else {
+        cmi_engine_stop(chat->engine);
+        cmi_instance_close(chat->instance);
+    }
     cmi_chat_template_destroy(chat->chat_template);
     cmi_tokenizer_destroy(chat->tokenizer);
-    cmi_instance_close(chat->instance);
     *chat = (cmi_chat){0};
 }
 

@@ -6,7 +6,7 @@
 
 #include "base/ids.h"
 #include "cli/commands.h"
-#include "engine/engine.h"
+#include "engine/disaggregation.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -14,6 +14,7 @@
 typedef struct cmi_chat {
     cmi_instance *instance;
     cmi_engine *engine;
+    cmi_disaggregation *apart; /* owns both where prefill and decode are apart; else NULL */
     cmi_tokenizer *tokenizer;
     cmi_chat_template *chat_template;
     uint64_t n_requests;

@@ -30,6 +30,8 @@ typedef struct serve_options {
     bool prefix_cache; /* the default; taken so that others' command lines work */
     uint32_t max_drafts;
     const char *speculative_config;
+    bool disaggregate;
+    uint32_t n_prefill_threads;
     uint32_t max_body_mib;
     uint32_t shutdown_timeout_s;
 } serve_options;
@@ -127,6 +129,17 @@ static cmi_status start_server(cmi_server **server_out, const serve_options *opt
     return cmi_server_start(server_out, &server, err);
 }
 
+/* Half of all threads where the user does not say. 0: prefill is not apart. */
+static uint32_t prefill_threads(const serve_options *opt)
+{
+    const uint32_t n_threads =
+        opt->model.n_threads > 0 ? opt->model.n_threads : cmi_host_processors();
+    if (!opt->disaggregate) {
+        return 0;
+    }
+    return opt->n_prefill_threads > 0 ? opt->n_prefill_threads : CMI_MAX(n_threads / 2, 1u);
+}
+
 /* The port is taken first: that it is busy should be known before a model has been loaded. */
 static int serve(const serve_options *opt)
 {
@@ -145,6 +158,7 @@ static int serve(const serve_options *opt)
         model.max_num_seqs = opt->max_num_seqs;
         model.n_kv_tokens = opt->max_total_tokens;
         model.max_drafts = opt->max_drafts;
+        model.n_prefill_threads = prefill_threads(opt);
         st = cmi_chat_open(&chat, &model, opt->chat_template, &engine, &err);
     }
     if (st == CMI_OK) {
@@ -243,6 +257,12 @@ int cmi_cmd_serve(int argc, char **argv)
          "the same as vLLM says it:\n"
          "{\"method\": \"mtp\", \"num_speculative_tokens\": N}",
          CMI_OPTION_TEXT, &opt.speculative_config, 0, 0},
+        {"disaggregate", NULL,
+         "prefill and decode are two instances, each with its own threads\n"
+         "and KV: long prompts do not delay those who are being answered",
+         CMI_OPTION_FLAG, &opt.disaggregate, 0, 0},
+        {"prefill-threads", "N", "of --threads, for prefill with --disaggregate (default: half)",
+         CMI_OPTION_UINT, &opt.n_prefill_threads, 1, 1024},
         {"max-body-mib", "N", "largest request body (default 10)", CMI_OPTION_UINT,
          &opt.max_body_mib, 1, 1024},
         {"shutdown-timeout", "SECONDS", "for running requests after SIGTERM (default 0)",

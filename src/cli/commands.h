@@ -39,6 +39,8 @@ typedef struct cmi_model_options {
     uint32_t max_num_seqs;
     uint64_t n_kv_tokens;
     uint32_t max_drafts;
+    /* Of n_threads, for an instance of their own that runs prompts; 0: one instance does all. */
+    uint32_t n_prefill_threads;
 } cmi_model_options;
 
 /* Prints a command's usage; called with its own options and those above. */
@@ -67,6 +69,12 @@ int cmi_cli_usage(const char *line);
 CMI_NODISCARD cmi_status cmi_cli_open_model(cmi_instance **instance_out, cmi_buf *dir_out,
                                             const cmi_model_options *opt, bool with_mtp,
                                             cmi_error *err);
+
+/* The parts of cmi_cli_open_model, for instances that are opened beside: how long and how many
+ * sequences may be, then all but MODEL. */
+cmi_instance_options cmi_cli_sized_options(const cmi_model_options *opt, bool with_mtp);
+CMI_NODISCARD cmi_status cmi_cli_instance_options(cmi_instance_options *instance,
+                                                  const cmi_model_options *opt, cmi_error *err);
 
 /* The same for a command that has filled in instance (how many sequences, random weights) before;
  * what opt says comes to it. model_dir of random weights is what to call them. */

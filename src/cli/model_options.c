@@ -269,21 +269,34 @@ static void say_what_is_in_use(const cmi_instance *instance, const char *dir)
             (double)instance->scratch_bytes / (1 << 30), instance->max_num_batched_tokens);
 }
 
+cmi_status cmi_cli_instance_options(cmi_instance_options *instance, const cmi_model_options *opt,
+                                    cmi_error *err)
+{
+    instance->n_threads = opt->n_threads;
+    instance->max_num_batched_tokens = opt->max_num_batched_tokens;
+    instance->share_dir = opt->share_weights ? opt->share_dir : NULL;
+    cmi_status st = parse_types(instance, opt, err);
+    return st == CMI_OK ? parse_numa(instance, opt, err) : st;
+}
+
+cmi_instance_options cmi_cli_sized_options(const cmi_model_options *opt, bool with_mtp)
+{
+    return (cmi_instance_options){.max_model_len = opt->max_model_len,
+                                  .max_num_seqs = opt->max_num_seqs,
+                                  .n_kv_tokens = opt->n_kv_tokens,
+                                  .with_mtp = with_mtp || opt->max_drafts > 0,
+                                  .max_drafts = opt->max_drafts};
+}
+
 cmi_status cmi_cli_open_instance(cmi_instance **instance_out, cmi_buf *dir_out,
                                  cmi_instance_options *instance, const cmi_model_options *opt,
                                  cmi_error *err)
 {
     cmi_buf_init(dir_out, 4096);
     cmi_progress progress;
-    instance->n_threads = opt->n_threads;
-    instance->max_num_batched_tokens = opt->max_num_batched_tokens;
-    instance->share_dir = opt->share_weights ? opt->share_dir : NULL;
+    cmi_status st = cmi_cli_instance_options(instance, opt, err);
     instance->progress = cmi_progress_bytes;
     instance->progress_arg = &progress;
-    cmi_status st = parse_types(instance, opt, err);
-    if (st == CMI_OK) {
-        st = parse_numa(instance, opt, err);
-    }
     if (st == CMI_OK && instance->random_config == NULL) {
         st = find_model(dir_out, opt, err);
         instance->model_dir = cmi_buf_cstr(dir_out);
@@ -303,10 +316,6 @@ cmi_status cmi_cli_open_instance(cmi_instance **instance_out, cmi_buf *dir_out,
 cmi_status cmi_cli_open_model(cmi_instance **instance_out, cmi_buf *dir_out,
                               const cmi_model_options *opt, bool with_mtp, cmi_error *err)
 {
-    cmi_instance_options instance = {.max_model_len = opt->max_model_len,
-                                     .max_num_seqs = opt->max_num_seqs,
-                                     .n_kv_tokens = opt->n_kv_tokens,
-                                     .with_mtp = with_mtp || opt->max_drafts > 0,
-                                     .max_drafts = opt->max_drafts};
+    cmi_instance_options instance = cmi_cli_sized_options(opt, with_mtp);
     return cmi_cli_open_instance(instance_out, dir_out, &instance, opt, err);
 }

@@ -101,25 +101,10 @@ cmi_status cmi_disaggregation_add_prefill(cmi_disaggregation *d,
     return CMI_OK;
 }
 
-cmi_status cmi_disaggregation_start(cmi_disaggregation *d, cmi_engine **engine_out, cmi_error *err)
+/* Requests and pages are the decode side's, which has them all. */
+static void add_stats(void *arg, cmi_engine_stats *stats)
 {
-    cmi_engine_options engine = d->engine_options;
-    engine.receiver = d->receiver;
-    cmi_status st = cmi_engine_start(&d->engine, d->instance, &engine, err);
-    if (st == CMI_OK) {
-        *engine_out = d->engine;
-    }
-    return st;
-}
-
-void cmi_disaggregation_stop_prefill(cmi_disaggregation *d, uint32_t idx)
-{
-    assert(idx < d->n_prefills);
-    close_prefill(&d->prefills[idx]);
-}
-
-void cmi_disaggregation_add_stats(cmi_disaggregation *d, cmi_engine_stats *stats)
-{
+    cmi_disaggregation *d = arg;
     for (uint32_t i = 0; i < d->n_prefills; i++) {
         cmi_engine_stats prefill;
         if (d->prefills[i].engine != NULL) {
@@ -131,6 +116,25 @@ void cmi_disaggregation_add_stats(cmi_disaggregation *d, cmi_engine_stats *stats
             stats->n_prefix_hits += prefill.n_prefix_hits;
         }
     }
+}
+
+cmi_status cmi_disaggregation_start(cmi_disaggregation *d, cmi_engine **engine_out, cmi_error *err)
+{
+    cmi_engine_options engine = d->engine_options;
+    engine.receiver = d->receiver;
+    engine.add_stats = add_stats;
+    engine.add_stats_arg = d;
+    cmi_status st = cmi_engine_start(&d->engine, d->instance, &engine, err);
+    if (st == CMI_OK) {
+        *engine_out = d->engine;
+    }
+    return st;
+}
+
+void cmi_disaggregation_stop_prefill(cmi_disaggregation *d, uint32_t idx)
+{
+    assert(idx < d->n_prefills);
+    close_prefill(&d->prefills[idx]);
 }
 
 void cmi_disaggregation_handover_stats(cmi_disaggregation *d, cmi_handover_stats *stats_out)

@@ -33,15 +33,15 @@ CMI_NODISCARD cmi_status cmi_disaggregation_add_prefill(cmi_disaggregation *d,
                                                         const cmi_instance_options *options,
                                                         cmi_error *err);
 
-/* Starts the decode side's engine, which stays d's. */
+/* Starts the decode side's engine, which stays d's. Its statistics are those of all, with the
+ * requests and pages of the decode side. */
 CMI_NODISCARD cmi_status cmi_disaggregation_start(cmi_disaggregation *d, cmi_engine **engine_out,
                                                   cmi_error *err);
 
-/* Ends a prefill instance while others work; what it had goes to them. Once for each. */
+/* Ends a prefill instance while others work; what it had goes to them. Once for each, and nobody
+ * asks for statistics meanwhile. */
 void cmi_disaggregation_stop_prefill(cmi_disaggregation *d, uint32_t idx);
 
-/* Adds the prefill sides' counters to stats: tokens, steps, prefix cache; not requests. */
-void cmi_disaggregation_add_stats(cmi_disaggregation *d, cmi_engine_stats *stats);
 void cmi_disaggregation_handover_stats(cmi_disaggregation *d, cmi_handover_stats *stats_out);
 
 /* Stops all engines and closes all instances; NULL is fine. */

@@ -217,6 +217,8 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
     }
     engine->sender = opt->sender;
     engine->receiver = opt->receiver;
+    engine->add_stats = opt->add_stats;
+    engine->add_stats_arg = opt->add_stats_arg;
     assert(engine->sender == NULL || engine->receiver == NULL);
     engine->n_blocks = opt->no_prefix_cache || engine->receiver != NULL
                            ? 0
@@ -423,4 +425,7 @@ void cmi_engine_stats_get(cmi_engine *engine, cmi_engine_stats *stats_out)
     *stats_out = engine->stats;
     stats_out->n_waiting = engine->n_waiting;
     pthread_mutex_unlock(&engine->lock);
+    if (engine->add_stats != NULL) {
+        engine->add_stats(engine->add_stats_arg, stats_out);
+    }
 }

@@ -54,6 +54,10 @@ typedef struct cmi_engine_options {
      * prompts run by prefill instances. Both outlive the engine. At most one is not NULL. */
     struct cmi_kv_sender *sender;
     struct cmi_kv_receiver *receiver;
+    /* Adds the counters of others that work for this engine to its own; NULL: there are none. Any
+     * thread. */
+    void (*add_stats)(void *arg, cmi_engine_stats *stats);
+    void *add_stats_arg;
 } cmi_engine_options;
 
 enum {

@@ -85,8 +85,10 @@ typedef struct cmi_sampled_span {
 
 struct cmi_engine {
     cmi_instance *instance;
-    cmi_kv_sender *sender;     /* NULL: prompts are not for others */
-    cmi_kv_receiver *receiver; /* NULL: prompts run here */
+    cmi_kv_sender *sender;                                 /* NULL: prompts are not for others */
+    cmi_kv_receiver *receiver;                             /* NULL: prompts run here */
+    void (*add_stats)(void *arg, cmi_engine_stats *stats); /* may be NULL */
+    void *add_stats_arg;
     cmi_event_ring ring;
     pthread_t thread;
     uint32_t n_slots;

@@ -293,7 +293,8 @@ static void only_the_drawn_transitions_exist(void **state)
         [CMI_REQUEST_DECODE] = {NO, NO, NO, NO, NO, NO, NO, NO, CMI_REQUEST_QUEUED,
                                 CMI_REQUEST_FREE},
         [CMI_REQUEST_SEND] = {NO, NO, NO, NO, NO, NO, NO, NO, NO, CMI_REQUEST_FREE},
-        [CMI_REQUEST_RECEIVE] = {NO, NO, NO, NO, NO, CMI_REQUEST_DECODE, CMI_REQUEST_DRAIN, NO, NO, NO},
+        [CMI_REQUEST_RECEIVE] = {NO, NO, NO, NO, NO, CMI_REQUEST_DECODE, CMI_REQUEST_DRAIN, NO, NO,
+                                 NO},
         [CMI_REQUEST_DRAIN] = {NO, NO, NO, NO, NO, NO, NO, CMI_REQUEST_FREE, NO, NO},
     };
     for (int s = 0; s < CMI_REQUEST_N_STATES; s++) {
