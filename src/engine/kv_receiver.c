@@ -1,404 +1,24 @@
-/* engine/kv_receiver.c - the decode side of a hand-over: asks prefill instances, and checks what
- * they have put.
+/* engine/kv_receiver.c - the decode side of a hand-over: its thread, its life, and what the engine
+ * tells it. A transfer's way is in kv_receiver_seats.c, connections in kv_receiver_peers.c.
  *
  * Thread: its own, which owns the fabric; the engine's leaves commands under the lock. */
-#include "engine/kv_receiver.h"
-
 #include <assert.h>
-#include <pthread.h>
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/crc32c.h"
-#include "base/log.h"
 #include "engine/engine_internal.h"
-#include "os/clock.h"
-#include "policy/routing.h"
+#include "engine/kv_receiver_internal.h"
 
 enum {
     DEFAULT_PATIENCE_NS = 2000000000, /* 15 of them */
-    RETRY_NS = 50000000,              /* between attempts to connect */
-    ASK_AGAIN_NS = 5000000,           /* after a prefill instance had no room */
-    MAX_DAMAGED = 3,                  /* transfers, then the request ends with an error */
-    CONNECT_NS = 1000000000,
     LONG_SLEEP_NS = 100000000,
-    SHORT_SLEEP_NS = 20000, /* while a signal is about to be seen */
+    SHORT_SLEEP_NS = 20000,  /* while a signal is about to be seen */
+    LOOK_AGAIN_NS = 5000000, /* while somebody is to be connected or asked */
 };
-
-typedef struct receive_seat {
-    cmi_receive_state state;
-    uint64_t transfer; /* of the last ask; 0: none */
-    uint32_t peer;
-    uint32_t n_pages, n_bytes, n_tokens;
-    uint64_t word_before; /* of the ask */
-    uint64_t retry_ns;    /* not to be asked for before */
-    uint64_t deadline_ns; /* for somebody to be asked */
-    uint32_t n_damaged;   /* transfers of this ask */
-    bool is_done;         /* the peer has said so; its signal follows */
-    bool is_told;         /* the peer, that it was dropped */
-} receive_seat;
-
-typedef struct prefill_peer {
-    char address[CMI_FABRIC_MAX_ADDRESS + 1];
-    cmi_endpoint_id endpoint;
-    bool is_connecting;
-    uint64_t retry_ns;
-} prefill_peer;
-
-typedef struct command {
-    uint32_t seat;
-    bool is_drop;
-} command;
-
-struct cmi_kv_receiver {
-    cmi_fabric *fabric;
-    uint64_t patience_ns;
-    cmi_region_id pages_region, boxes_region;
-    uint8_t *pages, *boxes;
-    cmi_engine *engine;
-    cmi_handover_box box;
-    cmi_handover_shape shape;
-    uint32_t n_seats;
-    pthread_t thread;
-    bool has_thread;
-    /* the thread's */
-    receive_seat *seats;
-    uint64_t n_transfers;
-    prefill_peer peers[CMI_HANDOVER_MAX_PEERS];
-    cmi_prefill_load loads[CMI_HANDOVER_MAX_PEERS];
-    uint32_t n_peers;
-    command *taken; /* [2 * n_seats] */
-    cmi_handover_message message;
-
-    pthread_mutex_t lock; /* guards everything below */
-    command *commands;    /* [2 * n_seats]: an ask and a drop of each at most */
-    uint32_t n_commands;
-    bool stopping;
-    cmi_handover_stats stats;
-};
-
-/* ---- seats -------------------------------------------------------------------------------------
- */
 
 static uint8_t *box_of(const cmi_kv_receiver *r, uint32_t seat)
 {
     return r->boxes + seat * r->box.n_bytes;
-}
-
-static const _Atomic uint64_t *word_of(const cmi_kv_receiver *r, uint32_t seat)
-{
-    return (const _Atomic uint64_t *)box_of(r, seat);
-}
-
-static void move_on(receive_seat *seat, cmi_receive_event event)
-{
-    seat->state = cmi_receive_next_state(seat->state, event);
-    assert(seat->state != CMI_RECEIVE_N_STATES);
-}
-
-/* The seat is nobody else's any more. The engine is told if the ask is over with that; otherwise
- * somebody else is to be asked, or it ends with `failure`. */
-static void leave_peer(cmi_kv_receiver *r, uint32_t seat_idx, cmi_receive_event event,
-                       cmi_status failure)
-{
-    receive_seat *seat = &r->seats[seat_idx];
-    const bool was_dropped = seat->state == CMI_RECEIVE_LEAVING;
-    r->loads[seat->peer].n_tokens -= seat->n_tokens;
-    seat->transfer = 0;
-    move_on(seat, event);
-    if (seat->state == CMI_RECEIVE_IDLE) {
-        cmi_engine_received(r->engine, seat_idx, was_dropped ? CMI_ERR_CANCELLED : CMI_OK);
-    } else if (failure != CMI_OK) {
-        move_on(seat, CMI_RECEIVE_DROP);
-        cmi_engine_received(r->engine, seat_idx, failure);
-    } else if (event == CMI_RECEIVE_ENDED) {
-        seat->retry_ns = cmi_fabric_after_ns(r->fabric, ASK_AGAIN_NS);
-    } else {
-        seat->deadline_ns = cmi_fabric_after_ns(r->fabric, r->patience_ns);
-    }
-}
-
-/* ---- asking ------------------------------------------------------------------------------------
- */
-
-static cmi_status send_note(cmi_kv_receiver *r, uint32_t peer, const cmi_handover_note *note)
-{
-    return cmi_endpoint_send(r->fabric, r->peers[peer].endpoint, note, sizeof *note);
-}
-
-/* False: nobody can be asked now. */
-static bool ask(cmi_kv_receiver *r, uint32_t seat_idx)
-{
-    receive_seat *seat = &r->seats[seat_idx];
-    uint32_t peer = cmi_route_prefill(r->loads, r->n_peers);
-    if (peer == CMI_ROUTE_NONE) {
-        return false;
-    }
-    cmi_handover_note note = {.kind = CMI_HANDOVER_ASK,
-                              .seat = seat_idx,
-                              .transfer = r->n_transfers + 1,
-                              .n_pages = seat->n_pages,
-                              .n_bytes = seat->n_bytes};
-    seat->word_before = cmi_word_load(word_of(r, seat_idx));
-    if (send_note(r, peer, &note) != CMI_OK) {
-        return false;
-    }
-    seat->transfer = ++r->n_transfers;
-    seat->peer = peer;
-    seat->is_done = seat->is_told = false;
-    r->loads[peer].n_tokens += seat->n_tokens;
-    move_on(seat, CMI_RECEIVE_SENT);
-    pthread_mutex_lock(&r->lock);
-    r->stats.n_asked++;
-    pthread_mutex_unlock(&r->lock);
-    return true;
-}
-
-static void ask_for_all(cmi_kv_receiver *r)
-{
-    for (uint32_t i = 0; i < r->n_seats; i++) {
-        receive_seat *seat = &r->seats[i];
-        if (seat->state != CMI_RECEIVE_WAITING) {
-            continue;
-        }
-        const uint64_t now_ns = cmi_fabric_now_ns(r->fabric);
-        if ((now_ns < seat->retry_ns || !ask(r, i)) && now_ns >= seat->deadline_ns) {
-            move_on(seat, CMI_RECEIVE_DROP);
-            cmi_engine_received(r->engine, i, CMI_ERR_PEER);
-        }
-    }
-}
-
-static void drop(cmi_kv_receiver *r, uint32_t seat_idx)
-{
-    receive_seat *seat = &r->seats[seat_idx];
-    if (seat->state == CMI_RECEIVE_IDLE) {
-        return; /* its result is on the way to the engine */
-    }
-    move_on(seat, CMI_RECEIVE_DROP);
-    if (seat->state == CMI_RECEIVE_IDLE) {
-        cmi_engine_received(r->engine, seat_idx, CMI_ERR_CANCELLED);
-    }
-}
-
-/* A drop is told as soon as the ring has room; until then the transfer goes on in vain. */
-static void tell_drops(cmi_kv_receiver *r)
-{
-    for (uint32_t i = 0; i < r->n_seats; i++) {
-        receive_seat *seat = &r->seats[i];
-        if (seat->state == CMI_RECEIVE_LEAVING && !seat->is_told) {
-            cmi_handover_note note = {.kind = CMI_HANDOVER_CANCEL, .transfer = seat->transfer};
-            seat->is_told = send_note(r, seat->peer, &note) == CMI_OK;
-        }
-    }
-}
-
-/* ---- what arrives ------------------------------------------------------------------------------
- */
-
-static bool is_intact(cmi_kv_receiver *r, uint32_t seat_idx)
-{
-    const receive_seat *seat = &r->seats[seat_idx];
-    const uint8_t *box = box_of(r, seat_idx);
-    const cmi_handover_record *record = cmi_kv_receiver_record(r, seat_idx);
-    const uint32_t *checksums = (const uint32_t *)(box + r->box.checksums_at);
-    const uint32_t *page_ids = (const uint32_t *)(box + r->box.order_at);
-    if (record->transfer != seat->transfer || record->n_pages != seat->n_pages ||
-        record->n_drafts > CMI_MAX_DRAFTS || record->first.n_top > CMI_MAX_TOP_LOGPROBS ||
-        record->first.token_id >= r->shape.vocab_size) {
-        return false;
-    }
-    for (uint32_t page = 0; page < record->n_pages; page++) {
-        const uint8_t *bytes = r->pages + page_ids[page] * r->shape.page_bytes;
-        for (uint32_t layer = 0; layer < r->shape.n_layers; layer++) {
-            if (*checksums++ !=
-                cmi_crc32c(0, bytes + layer * r->shape.layer_bytes, r->shape.layer_bytes)) {
-                return false;
-            }
-        }
-    }
-    return true;
-}
-
-static void arrive(cmi_kv_receiver *r, uint32_t seat_idx)
-{
-    receive_seat *seat = &r->seats[seat_idx];
-    const bool is_wanted = seat->state == CMI_RECEIVE_ASKED;
-    const bool ok = is_wanted && is_intact(r, seat_idx);
-    pthread_mutex_lock(&r->lock);
-    r->stats.n_arrived++;
-    r->stats.n_damaged += is_wanted && !ok ? 1 : 0;
-    r->stats.n_bytes +=
-        (uint64_t)cmi_kv_receiver_record(r, seat_idx)->n_pages * r->shape.page_bytes;
-    pthread_mutex_unlock(&r->lock);
-    if (is_wanted && !ok) {
-        cmi_log(CMI_LOG_WARN, "KV from %s is damaged, the prompt is computed again",
-                r->peers[seat->peer].address);
-    }
-    seat->n_damaged += is_wanted && !ok ? 1 : 0;
-    leave_peer(r, seat_idx, ok ? CMI_RECEIVE_ARRIVED : CMI_RECEIVE_DAMAGED,
-               seat->n_damaged < MAX_DAMAGED ? CMI_OK : CMI_ERR_BAD_DATA);
-}
-
-/* Seats whose peer has said that it is done. Returns whether a signal is still to come. */
-static bool look_at_words(cmi_kv_receiver *r)
-{
-    bool is_due = false;
-    for (uint32_t i = 0; i < r->n_seats; i++) {
-        receive_seat *seat = &r->seats[i];
-        if (seat->transfer == 0 || !seat->is_done) {
-            continue;
-        }
-        if (cmi_word_load(word_of(r, i)) != seat->word_before) {
-            arrive(r, i);
-        } else {
-            is_due = true;
-        }
-    }
-    return is_due;
-}
-
-static uint32_t find_seat(const cmi_kv_receiver *r, uint64_t transfer)
-{
-    for (uint32_t i = 0; i < r->n_seats; i++) {
-        if (transfer != 0 && r->seats[i].transfer == transfer) {
-            return i;
-        }
-    }
-    return UINT32_MAX;
-}
-
-static void on_note(cmi_kv_receiver *r, uint32_t peer, const cmi_handover_note *note)
-{
-    if (note->kind == CMI_HANDOVER_WELCOME) {
-        r->loads[peer].is_open = note->status == CMI_OK;
-        if (note->status != CMI_OK) {
-            cmi_log(CMI_LOG_ERROR, "%s serves another model or build: %s", r->peers[peer].address,
-                    cmi_status_text((cmi_status)note->status));
-        }
-        return;
-    }
-    uint32_t seat = find_seat(r, note->transfer);
-    if (seat == UINT32_MAX || r->seats[seat].peer != peer) {
-        return; /* of a transfer that is over */
-    }
-    if (note->kind == CMI_HANDOVER_DONE) {
-        r->seats[seat].is_done = true;
-    } else if (note->kind == CMI_HANDOVER_ENDED) {
-        pthread_mutex_lock(&r->lock);
-        r->stats.n_ended++;
-        pthread_mutex_unlock(&r->lock);
-        /* Who has no room now may have some soon; what is wrong with the request stays wrong. */
-        leave_peer(r, seat, CMI_RECEIVE_ENDED,
-                   note->status == CMI_ERR_INVALID ? CMI_ERR_INVALID : CMI_OK);
-    }
-}
-
-static uint32_t find_peer(const cmi_kv_receiver *r, cmi_endpoint_id id)
-{
-    for (uint32_t i = 0; i < r->n_peers; i++) {
-        const cmi_endpoint_id *own = &r->peers[i].endpoint;
-        if (own->idx == id.idx && own->gen == id.gen) {
-            return i;
-        }
-    }
-    return UINT32_MAX;
-}
-
-static void receive_messages(cmi_kv_receiver *r)
-{
-    cmi_endpoint_id from;
-    size_t n_bytes;
-    while (cmi_fabric_receive(r->fabric, &from, &r->message, &n_bytes)) {
-        uint32_t peer = find_peer(r, from);
-        if (peer == UINT32_MAX || !cmi_handover_message_is_good(&r->message, n_bytes)) {
-            continue;
-        }
-        if (r->message.kind == CMI_HANDOVER_PROMPT_EVENT) {
-            uint32_t seat = find_seat(r, r->message.event.transfer);
-            if (seat != UINT32_MAX && r->seats[seat].state == CMI_RECEIVE_ASKED) {
-                cmi_engine_take_prompt_event(r->engine, seat, &r->message.event.event);
-            }
-        } else {
-            on_note(r, peer, &r->message.note);
-        }
-    }
-}
-
-/* ---- peers -------------------------------------------------------------------------------------
- */
-
-static void say_hello(cmi_kv_receiver *r, uint32_t peer)
-{
-    cmi_handover_hello hello = {
-        .kind = CMI_HANDOVER_HELLO, .shape = r->shape, .n_seats = r->n_seats};
-    cmi_status st = cmi_region_get_rkey(r->fabric, r->pages_region, &hello.pages);
-    assert(st == CMI_OK);
-    st = cmi_region_get_rkey(r->fabric, r->boxes_region, &hello.boxes);
-    assert(st == CMI_OK);
-    /* The first message of an endpoint has room, unless it is lost already, which an event tells.
-     */
-    st = cmi_endpoint_send(r->fabric, r->peers[peer].endpoint, &hello, sizeof hello);
-    (void)st;
-}
-
-/* All its transfers go to others. */
-static void lose_peer(cmi_kv_receiver *r, uint32_t peer)
-{
-    uint32_t n_lost = 0;
-    for (uint32_t i = 0; i < r->n_seats; i++) {
-        if (r->seats[i].transfer != 0 && r->seats[i].peer == peer) {
-            n_lost++;
-            /* What was signalled before is there. */
-            if (cmi_word_load(word_of(r, i)) != r->seats[i].word_before) {
-                arrive(r, i);
-            } else {
-                leave_peer(r, i, CMI_RECEIVE_LOST, CMI_OK);
-            }
-        }
-    }
-    if (r->loads[peer].is_open) {
-        cmi_log(CMI_LOG_WARN, "prefill instance %s is gone, %u prompts go to others",
-                r->peers[peer].address, n_lost);
-    }
-    pthread_mutex_lock(&r->lock);
-    r->stats.n_lost += n_lost;
-    pthread_mutex_unlock(&r->lock);
-    r->loads[peer].is_open = false;
-    r->peers[peer].is_connecting = false;
-    r->peers[peer].retry_ns = cmi_fabric_after_ns(r->fabric, RETRY_NS);
-    cmi_endpoint_close(r->fabric, r->peers[peer].endpoint);
-    r->peers[peer].endpoint = (cmi_endpoint_id){0};
-}
-
-static void poll_events(cmi_kv_receiver *r)
-{
-    cmi_fabric_event event;
-    while (cmi_fabric_poll(r->fabric, &event)) {
-        uint32_t peer = find_peer(r, event.endpoint);
-        if (peer == UINT32_MAX) {
-            cmi_endpoint_close(r->fabric, event.endpoint); /* nobody connects to this side */
-        } else if (event.kind == CMI_EVENT_OPEN) {
-            say_hello(r, peer);
-        } else if (event.kind == CMI_EVENT_LOST) {
-            receive_messages(r); /* those that it sent before */
-            lose_peer(r, peer);
-        }
-    }
-}
-
-static void connect_peers(cmi_kv_receiver *r)
-{
-    for (uint32_t i = 0; i < r->n_peers; i++) {
-        prefill_peer *peer = &r->peers[i];
-        if (!peer->is_connecting && cmi_fabric_now_ns(r->fabric) >= peer->retry_ns) {
-            cmi_status st =
-                cmi_fabric_connect(r->fabric, peer->address,
-                                   cmi_fabric_after_ns(r->fabric, CONNECT_NS), &peer->endpoint);
-            peer->is_connecting = st == CMI_OK;
-            peer->retry_ns = cmi_fabric_after_ns(r->fabric, RETRY_NS);
-        }
-    }
 }
 
 /* ---- the thread --------------------------------------------------------------------------------
@@ -415,9 +35,9 @@ static bool take_commands(cmi_kv_receiver *r)
     for (uint32_t i = 0; i < n; i++) {
         uint32_t seat = r->taken[i].seat;
         if (r->taken[i].is_drop) {
-            drop(r, seat);
+            cmi_receive_drop(r, seat);
         } else {
-            move_on(&r->seats[seat], CMI_RECEIVE_ASK);
+            cmi_receive_move_on(&r->seats[seat], CMI_RECEIVE_ASK);
             r->seats[seat].deadline_ns = cmi_fabric_after_ns(r->fabric, r->patience_ns);
             r->seats[seat].retry_ns = 0;
             r->seats[seat].n_damaged = 0;
@@ -431,27 +51,27 @@ static uint64_t sleep_ns(const cmi_kv_receiver *r, bool is_due)
     if (is_due) {
         return SHORT_SLEEP_NS;
     }
-    uint64_t ns = LONG_SLEEP_NS;
+    bool waits = false;
     for (uint32_t i = 0; i < r->n_peers; i++) {
-        ns = r->loads[i].is_open ? ns : RETRY_NS;
+        waits = waits || !r->loads[i].is_open;
     }
     for (uint32_t i = 0; i < r->n_seats; i++) {
-        ns = r->seats[i].state == CMI_RECEIVE_WAITING ? ASK_AGAIN_NS : ns;
+        waits = waits || r->seats[i].state == CMI_RECEIVE_WAITING;
     }
-    return ns;
+    return waits ? LOOK_AGAIN_NS : LONG_SLEEP_NS;
 }
 
 static void *receiver_main(void *arg)
 {
     cmi_kv_receiver *r = arg;
     while (take_commands(r)) {
-        connect_peers(r);
+        cmi_receive_connect_peers(r);
         bool more = cmi_fabric_progress(r->fabric);
-        receive_messages(r);
-        poll_events(r);
-        bool is_due = look_at_words(r);
-        ask_for_all(r);
-        tell_drops(r);
+        cmi_receive_poll_messages(r);
+        cmi_receive_poll_events(r);
+        bool is_due = cmi_receive_look_at_words(r);
+        cmi_receive_ask_all(r);
+        cmi_receive_tell_drops(r);
         if (!more) {
             cmi_fabric_sleep(r->fabric, cmi_fabric_after_ns(r->fabric, sleep_ns(r, is_due)));
         }
@@ -463,7 +83,7 @@ static void give_command(cmi_kv_receiver *r, uint32_t seat, bool is_drop)
 {
     pthread_mutex_lock(&r->lock);
     assert(r->n_commands < 2 * r->n_seats);
-    r->commands[r->n_commands++] = (command){.seat = seat, .is_drop = is_drop};
+    r->commands[r->n_commands++] = (cmi_receive_command){.seat = seat, .is_drop = is_drop};
     pthread_mutex_unlock(&r->lock);
     cmi_fabric_wake(r->fabric);
 }
@@ -474,7 +94,7 @@ static void give_command(cmi_kv_receiver *r, uint32_t seat, bool is_drop)
 void cmi_kv_receiver_ask(cmi_kv_receiver *r, uint32_t seat_idx, const cmi_request *request,
                          const cmi_page_id *pages, uint32_t n_pages)
 {
-    receive_seat *seat = &r->seats[seat_idx]; /* idle: the thread does not look at it */
+    cmi_receive_seat *seat = &r->seats[seat_idx]; /* idle: the thread does not look at it */
     uint8_t *order = box_of(r, seat_idx) + r->box.order_at;
     uint32_t *page_ids = (uint32_t *)order;
     for (uint32_t i = 0; i < n_pages; i++) {

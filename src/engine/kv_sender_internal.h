@@ -1,5 +1,5 @@
-/* engine/kv_sender_internal.h - what kv_sender.c (connections, life) and kv_sender_pages.c (a
- * transfer's way) share. */
+/* engine/kv_sender_internal.h - what kv_sender.c (thread, life), kv_sender_pages.c (a
+ * transfer's way) and kv_sender_peers.c (connections) share. */
 #ifndef CMI_ENGINE_KV_SENDER_INTERNAL_H
 #define CMI_ENGINE_KV_SENDER_INTERNAL_H
 
@@ -99,5 +99,11 @@ void cmi_send_end_early(cmi_send *send, cmi_status why);
 void cmi_send_on_done(cmi_kv_sender *s, cmi_send *send, cmi_status st);
 
 void cmi_send_move_on(cmi_send *send, cmi_send_event event);
+
+/* ---- kv_sender_peers.c ---- */
+
+void cmi_send_poll_fabric(cmi_kv_sender *s);
+void cmi_send_poll_messages(cmi_kv_sender *s);
+void cmi_send_free(cmi_send *send); /* what it owns */
 
 #endif
