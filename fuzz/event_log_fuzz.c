@@ -39,12 +39,13 @@ static void replay(const uint8_t *bytes, size_t n_bytes)
     cmi_free(memory);
 }
 
-static void replay_records(const uint8_t *data, size_t n_bytes)
+static void replay_records(cmi_instance_role role, const uint8_t *data, size_t n_bytes)
 {
     static uint8_t bytes[LOG_BYTES_MAX + HEAD_BYTES + UINT8_MAX];
     const cmi_policy_options opt = {.pool = {.n_pages = 12, .lease_max_ns = 1},
                                     .cache = {.n_blocks = 3},
-                                    .scheduler = {.n_slots = 4,
+                                    .scheduler = {.role = role,
+                                                  .n_slots = 4,
                                                   .max_num_seqs = 3,
                                                   .max_rows = 200,
                                                   .max_decode_rows = 6,
@@ -72,6 +73,8 @@ static void replay_records(const uint8_t *data, size_t n_bytes)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
 {
     replay(data, n_bytes);
-    replay_records(data, n_bytes);
+    for (int role = CMI_ROLE_BOTH; role <= CMI_ROLE_DECODE; role++) {
+        replay_records((cmi_instance_role)role, data, n_bytes);
+    }
     return 0;
 }

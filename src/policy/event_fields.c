@@ -23,31 +23,62 @@
     static const cmi_field name##_rows[] = {__VA_ARGS__};                                          \
     const cmi_field_table name = {text, name##_rows, CMI_LEN(name##_rows)};
 
-/* clang-format off: a line a field */
+/* A line a field. */
+/* clang-format off */
 #define O cmi_policy_options
-TABLE(cmi_policy_option_fields, "options", U32(O, pool.n_pages), U32(O, pool.n_checksums),
-      U64(O, pool.lease_max_ns), U32(O, cache.n_blocks), U32(O, scheduler.n_slots),
-      U32(O, scheduler.max_num_seqs), U32(O, scheduler.max_rows), U32(O, scheduler.max_decode_rows),
-      U32(O, scheduler.max_prefill_rows), U32(O, scheduler.max_span_rows),
-      U32(O, scheduler.max_drafts), U32(O, scheduler.max_tokens))
+TABLE(cmi_policy_option_fields, "options",
+      U32(O, pool.n_pages),
+      U32(O, pool.n_checksums),
+      U64(O, pool.lease_max_ns),
+      U32(O, cache.n_blocks),
+      U32(O, scheduler.role),
+      U32(O, scheduler.n_slots),
+      U32(O, scheduler.max_num_seqs),
+      U32(O, scheduler.max_rows),
+      U32(O, scheduler.max_decode_rows),
+      U32(O, scheduler.max_prefill_rows),
+      U32(O, scheduler.max_span_rows),
+      U32(O, scheduler.max_drafts),
+      U32(O, scheduler.max_tokens))
 
 #define R cmi_scheduler_request
-TABLE(cmi_policy_request_fields, "request", U32(R, n_prompt), U32(R, n_total), I32(R, priority),
-      U32(R, n_keys), U64(R, space_tag), BOOL(R, skips_cache), U32(R, skip_reason))
+TABLE(cmi_policy_request_fields, "request",
+      U32(R, n_prompt),
+      U32(R, n_total),
+      I32(R, priority),
+      U32(R, n_keys),
+      U64(R, space_tag),
+      BOOL(R, skips_cache),
+      U32(R, skip_reason))
 
 #define P cmi_scheduler_plan
-TABLE(cmi_policy_plan_fields, "plan", U32(P, n_preempted), U32(P, n_admitted), U32(P, n_spans),
-      U32(P, n_rows), U32(P, n_decode_rows))
+TABLE(cmi_policy_plan_fields, "plan",
+      U32(P, n_preempted),
+      U32(P, n_admitted),
+      U32(P, n_spans),
+      U32(P, n_rows),
+      U32(P, n_decode_rows))
 
 #define S cmi_scheduler_span
-TABLE(cmi_policy_span_fields, "span", U32(S, slot), U32(S, position), U32(S, n_rows),
-      U32(S, n_drafts), U32(S, n_pages), BOOL(S, is_prefill), BOOL(S, samples))
+TABLE(cmi_policy_span_fields, "span",
+      U32(S, slot),
+      U32(S, position),
+      U32(S, n_rows),
+      U32(S, n_drafts),
+      U32(S, n_pages),
+      BOOL(S, is_prefill),
+      BOOL(S, samples))
 
 #define C cmi_scheduler_outcome
-TABLE(cmi_policy_outcome_fields, "outcome", U32(C, n_new), U32(C, n_drafts))
+TABLE(cmi_policy_outcome_fields, "outcome",
+      U32(C, n_new),
+      U32(C, n_drafts))
 
 #define B cmi_scheduler_sealed
-TABLE(cmi_policy_sealed_fields, "sealed block", U32(B, slot), U32(B, block_idx), U32(B, cache_idx),
+TABLE(cmi_policy_sealed_fields, "sealed block",
+      U32(B, slot),
+      U32(B, block_idx),
+      U32(B, cache_idx),
       BOOL(B, is_duplicate))
 /* clang-format on */
 

@@ -80,6 +80,31 @@ size_t cmi_policy_log_finish(cmi_policy_log *log, uint64_t now_ns, uint32_t slot
     return end_record(log, 0, &w);
 }
 
+size_t cmi_policy_log_received(cmi_policy_log *log, uint32_t slot, uint32_t n_new,
+                               uint32_t n_drafts)
+{
+    const cmi_scheduler_outcome outcome = {.n_new = n_new, .n_drafts = n_drafts};
+    cmi_bytes_writer w = begin_record(log, 0, CMI_POLICY_RECORD_RECEIVED);
+    cmi_put_varint(&w, slot);
+    cmi_put_fields(&w, &cmi_policy_outcome_fields, &outcome);
+    return end_record(log, 0, &w);
+}
+
+size_t cmi_policy_log_leave(cmi_policy_log *log, uint32_t slot)
+{
+    cmi_bytes_writer w = begin_record(log, 0, CMI_POLICY_RECORD_LEAVE);
+    cmi_put_varint(&w, slot);
+    return end_record(log, 0, &w);
+}
+
+size_t cmi_policy_log_drained(cmi_policy_log *log, uint64_t now_ns, uint32_t slot)
+{
+    cmi_bytes_writer w = begin_record(log, 0, CMI_POLICY_RECORD_DRAINED);
+    cmi_put_varint(&w, now_ns);
+    cmi_put_varint(&w, slot);
+    return end_record(log, 0, &w);
+}
+
 /* Numbers alone would be most of a log: 16 KB for 64 sequences of 2,000 tokens. */
 void cmi_policy_pages_digest(const cmi_scheduler_plan *plan, uint8_t digest_out[CMI_BLAKE2B_BYTES])
 {

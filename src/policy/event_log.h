@@ -49,6 +49,12 @@ size_t cmi_policy_log_arrive(cmi_policy_log *log, uint32_t slot,
                              const cmi_scheduler_request *request);
 size_t cmi_policy_log_finish(cmi_policy_log *log, uint64_t now_ns, uint32_t slot);
 
+/* The calls for a request in RECEIVE and DRAIN, and what they were told. */
+size_t cmi_policy_log_received(cmi_policy_log *log, uint32_t slot, uint32_t n_new,
+                               uint32_t n_drafts);
+size_t cmi_policy_log_leave(cmi_policy_log *log, uint32_t slot);
+size_t cmi_policy_log_drained(cmi_policy_log *log, uint64_t now_ns, uint32_t slot);
+
 /* What cmi_scheduler_plan_step gave, also when it was nothing. O(pages of the plan). */
 size_t cmi_policy_log_plan(cmi_policy_log *log, uint64_t now_ns, const cmi_scheduler_plan *plan);
 

@@ -24,6 +24,9 @@ typedef enum cmi_policy_record_type {
     CMI_POLICY_RECORD_SEALED,
     CMI_POLICY_RECORD_END,
     CMI_POLICY_RECORD_CUT,
+    CMI_POLICY_RECORD_RECEIVED,
+    CMI_POLICY_RECORD_LEAVE,
+    CMI_POLICY_RECORD_DRAINED,
 } cmi_policy_record_type;
 
 /* ---- fields ---- */

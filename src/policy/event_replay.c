@@ -48,11 +48,11 @@ static bool options_are_sound(const cmi_policy_options *o)
 {
     const cmi_scheduler_options *s = &o->scheduler;
     return cmi_page_pool_bytes(&o->pool) > 0 && cmi_prefix_cache_bytes(&o->cache) > 0 &&
-           s->n_slots <= SLOTS_MAX && s->max_num_seqs >= 1 && s->max_num_seqs <= s->n_slots &&
-           s->max_decode_rows >= s->max_num_seqs && s->max_decode_rows <= s->max_rows &&
-           s->max_rows <= ROWS_MAX && s->max_prefill_rows >= 1 &&
-           s->max_prefill_rows <= s->max_rows && s->max_span_rows >= 1 &&
-           s->max_drafts <= DRAFTS_MAX && s->max_tokens <= TOKENS_MAX;
+           s->role <= CMI_ROLE_DECODE && s->n_slots <= SLOTS_MAX && s->max_num_seqs >= 1 &&
+           s->max_num_seqs <= s->n_slots && s->max_decode_rows >= s->max_num_seqs &&
+           s->max_decode_rows <= s->max_rows && s->max_rows <= ROWS_MAX &&
+           s->max_prefill_rows >= 1 && s->max_prefill_rows <= s->max_rows &&
+           s->max_span_rows >= 1 && s->max_drafts <= DRAFTS_MAX && s->max_tokens <= TOKENS_MAX;
 }
 
 typedef struct layout {
@@ -233,21 +233,70 @@ static bool tell_time(cmi_policy_replay *r, cmi_bytes_reader *fields)
     return true;
 }
 
+/* Without a token that it may still generate. (On the prefill side it is kept until it is sent.) */
 static bool is_complete(const cmi_scheduler_slot *slot)
 {
-    return slot->request.n_prompt + slot->n_generated == slot->request.n_total;
+    return slot->state == CMI_REQUEST_DECODE &&
+           slot->request.n_prompt + slot->n_generated == slot->request.n_total;
+}
+
+static cmi_request_state state_of(const cmi_policy_replay *r, uint32_t slot)
+{
+    return slot < r->opt.scheduler.n_slots ? cmi_scheduler_slot_get(r->scheduler, slot)->state
+                                           : CMI_REQUEST_FREE;
 }
 
 static cmi_replay_status finish(cmi_policy_replay *r, cmi_bytes_reader *fields)
 {
     bool time_is_fine = tell_time(r, fields);
     uint32_t slot = cmi_get_varint32(fields);
-    if (!time_is_fine || !cmi_bytes_reader_is_done(fields) || slot >= r->opt.scheduler.n_slots ||
-        cmi_scheduler_slot_get(r->scheduler, slot)->state == CMI_REQUEST_FREE) {
-        return bad(r, "what ends is no request");
+    if (!time_is_fine || !cmi_bytes_reader_is_done(fields) ||
+        cmi_request_next_state(state_of(r, slot), CMI_REQUEST_FINISH) != CMI_REQUEST_FREE) {
+        return bad(r, "what ends is no request that can");
     }
     r->n_complete -= is_complete(cmi_scheduler_slot_get(r->scheduler, slot)) ? 1 : 0;
     cmi_scheduler_finish(r->scheduler, r->now_ns, slot);
+    return CMI_REPLAY_SAME;
+}
+
+static cmi_replay_status received(cmi_policy_replay *r, cmi_bytes_reader *fields)
+{
+    cmi_scheduler_outcome o = {0};
+    uint32_t slot = cmi_get_varint32(fields);
+    cmi_get_fields(fields, &cmi_policy_outcome_fields, &o);
+    if (!cmi_bytes_reader_is_done(fields) || state_of(r, slot) != CMI_REQUEST_RECEIVE ||
+        o.n_new > 1 || o.n_drafts > r->opt.scheduler.max_drafts) {
+        return bad(r, "a prompt is received that nobody waits for");
+    }
+    const cmi_scheduler_slot *seq = cmi_scheduler_slot_get(r->scheduler, slot);
+    const uint32_t n_generated = seq->n_generated + o.n_new;
+    if (n_generated == 0 || n_generated > seq->request.n_total - seq->request.n_prompt) {
+        return bad(r, "a prompt is received with a token that it cannot have");
+    }
+    cmi_scheduler_received(r->scheduler, slot, o.n_new, o.n_drafts);
+    r->n_complete += is_complete(seq) ? 1 : 0;
+    return CMI_REPLAY_SAME;
+}
+
+static cmi_replay_status leave(cmi_policy_replay *r, cmi_bytes_reader *fields)
+{
+    uint32_t slot = cmi_get_varint32(fields);
+    if (!cmi_bytes_reader_is_done(fields) || state_of(r, slot) != CMI_REQUEST_RECEIVE) {
+        return bad(r, "a request leaves that receives nothing");
+    }
+    cmi_scheduler_leave(r->scheduler, slot);
+    return CMI_REPLAY_SAME;
+}
+
+static cmi_replay_status drained(cmi_policy_replay *r, cmi_bytes_reader *fields)
+{
+    bool time_is_fine = tell_time(r, fields);
+    uint32_t slot = cmi_get_varint32(fields);
+    if (!time_is_fine || !cmi_bytes_reader_is_done(fields) ||
+        state_of(r, slot) != CMI_REQUEST_DRAIN) {
+        return bad(r, "a request has drained that did not");
+    }
+    cmi_scheduler_drained(r->scheduler, r->now_ns, slot);
     return CMI_REPLAY_SAME;
 }
 
@@ -365,6 +414,12 @@ static cmi_replay_status perform(cmi_policy_replay *r, cmi_policy_record_type ty
         return is_between ? arrive(r, fields) : bad(r, "a request arrives within a step");
     case CMI_POLICY_RECORD_FINISH:
         return is_between ? finish(r, fields) : bad(r, "a request ends within a step");
+    case CMI_POLICY_RECORD_RECEIVED:
+        return is_between ? received(r, fields) : bad(r, "a prompt arrives within a step");
+    case CMI_POLICY_RECORD_LEAVE:
+        return is_between ? leave(r, fields) : bad(r, "a request leaves within a step");
+    case CMI_POLICY_RECORD_DRAINED:
+        return is_between ? drained(r, fields) : bad(r, "a request drains within a step");
     case CMI_POLICY_RECORD_PLAN:
         return is_between ? plan_step(r, fields) : bad(r, "a step begins within another");
     case CMI_POLICY_RECORD_DONE:

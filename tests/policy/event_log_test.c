@@ -55,10 +55,11 @@ static cmi_policy_options draw_options(load *l)
     return o;
 }
 
-static void load_init(load *l, uint64_t seed)
+static void load_init(load *l, uint64_t seed, cmi_instance_role role)
 {
     *l = (load){.seed = seed, .n_to_come = 20};
     l->opt = draw_options(l);
+    l->opt.scheduler.role = role;
     cmi_scheduler_options *s = &l->opt.scheduler;
     size_t n = cmi_page_pool_bytes(&l->opt.pool);
     l->memory[0] = cmi_alloc_aligned(n, 64);
@@ -196,7 +197,7 @@ static void random_loads_replay_to_the_same_plans(void **unused)
         load l;
         cmi_policy_log_info info;
         cmi_replay_state state;
-        load_init(&l, seed);
+        load_init(&l, seed, CMI_ROLE_BOTH);
         run_load(&l);
         cmi_replay_status st = replay(l.bytes.data, l.bytes.len, &info, &state);
         if (st != CMI_REPLAY_END || info.ending != CMI_POLICY_LOG_WHOLE) {
@@ -221,7 +222,7 @@ static void every_flipped_bit_is_noticed(void **unused)
     (void)unused;
     load l;
     cmi_policy_log_info info;
-    load_init(&l, 3);
+    load_init(&l, 3, CMI_ROLE_BOTH);
     l.n_to_come = 2;
     run_load(&l);
     for (size_t bit = 0; bit < l.bytes.len * 8; bit++) {
@@ -241,7 +242,7 @@ static void a_log_may_end_anywhere(void **unused)
 {
     (void)unused;
     load l;
-    load_init(&l, 3);
+    load_init(&l, 3, CMI_ROLE_BOTH);
     l.n_to_come = 2;
     run_load(&l);
     const size_t n_first = 8 + HEAD_BYTES;
@@ -260,7 +261,7 @@ static void what_stands_behind_the_end_is_noticed(void **unused)
     (void)unused;
     load l;
     cmi_policy_log_info info;
-    load_init(&l, 3);
+    load_init(&l, 3, CMI_ROLE_BOTH);
     run_load(&l);
     cmi_buf_char(&l.bytes, 0);
     assert_int_equal(cmi_policy_log_check(l.bytes.data, l.bytes.len, &info), CMI_ERR_BAD_DATA);
@@ -446,6 +447,57 @@ static void steps_keep_their_order(void **unused)
     (void)expect(&l, CMI_REPLAY_BAD);
 }
 
+/* A decode instance: a request is reserved for, received with its token, and decodes; another one
+ * leaves and drains. */
+static void hand_overs_replay(void **unused)
+{
+    (void)unused;
+    static const cmi_scheduler_request request = {.n_prompt = 70, .n_total = 80};
+    static const cmi_scheduler_outcome one = {1, 0};
+    load l;
+    uint32_t n_sealed;
+    cmi_scheduler_plan plan;
+    load_init(&l, 1, CMI_ROLE_DECODE);
+    arrive(&l, 0, &request);
+    arrive(&l, 1, &request);
+    assert_false(cmi_scheduler_plan_step(l.s, ++l.now_ns, &plan));
+    assert_int_equal(plan.n_admitted, 2);
+    keep(&l, cmi_policy_log_plan(&l.log, l.now_ns, &plan));
+    cmi_scheduler_leave(l.s, 0);
+    keep(&l, cmi_policy_log_leave(&l.log, 0));
+    cmi_scheduler_received(l.s, 1, 1, 0);
+    keep(&l, cmi_policy_log_received(&l.log, 1, 1, 0));
+    cmi_scheduler_drained(l.s, ++l.now_ns, 0);
+    keep(&l, cmi_policy_log_drained(&l.log, l.now_ns, 0));
+    assert_true(cmi_scheduler_plan_step(l.s, ++l.now_ns, &plan));
+    keep(&l, cmi_policy_log_plan(&l.log, l.now_ns, &plan));
+    keep(&l, cmi_policy_log_done(&l.log, ++l.now_ns, &plan, &one));
+    const cmi_scheduler_sealed *sealed = cmi_scheduler_step_done(l.s, l.now_ns, &one, &n_sealed);
+    keep(&l, cmi_policy_log_sealed(&l.log, sealed, n_sealed));
+    finish(&l, 1);
+    keep(&l, cmi_policy_log_end(&l.log, false));
+    const cmi_replay_state state = expect(&l, CMI_REPLAY_END);
+    assert_int_equal(state.n_steps, 1);
+    assert_int_equal(state.n_records, 12);
+}
+
+static void a_hand_over_in_another_state_is_refused(void **unused)
+{
+    (void)unused;
+    load l;
+    make_small(&l);
+    keep(&l, cmi_policy_log_received(&l.log, 0, 1, 0));
+    (void)expect(&l, CMI_REPLAY_BAD);
+    make_small(&l);
+    log_arrival(&l, 0, 4);
+    keep(&l, cmi_policy_log_leave(&l.log, 0));
+    (void)expect(&l, CMI_REPLAY_BAD);
+    make_small(&l);
+    log_arrival(&l, 0, 4);
+    keep(&l, cmi_policy_log_drained(&l.log, 1, 0));
+    (void)expect(&l, CMI_REPLAY_BAD);
+}
+
 static void sizes_are_known_before_memory_is_taken(void **unused)
 {
     (void)unused;
@@ -476,6 +528,8 @@ int main(void)
         cmocka_unit_test(other_pages_and_blocks_are_named),
         cmocka_unit_test(what_cannot_have_happened_is_refused),
         cmocka_unit_test(steps_keep_their_order),
+        cmocka_unit_test(hand_overs_replay),
+        cmocka_unit_test(a_hand_over_in_another_state_is_refused),
         cmocka_unit_test(sizes_are_known_before_memory_is_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
