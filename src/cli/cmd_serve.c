@@ -34,6 +34,7 @@ typedef struct serve_options {
     uint32_t n_prefill_threads;
     uint32_t max_body_mib;
     uint32_t shutdown_timeout_s;
+    const char *record_events;
 } serve_options;
 
 static int stop_fd = -1;
@@ -153,7 +154,8 @@ static int serve(const serve_options *opt)
         cmi_engine_options engine = {.max_queued_requests = opt->max_queued,
                                      .max_prefill_rows = opt->max_prefill_rows,
                                      .no_prefix_cache = opt->no_prefix_cache,
-                                     .max_drafts = opt->max_drafts};
+                                     .max_drafts = opt->max_drafts,
+                                     .record_events = opt->record_events};
         cmi_model_options model = opt->model;
         model.max_num_seqs = opt->max_num_seqs;
         model.n_kv_tokens = opt->max_total_tokens;
@@ -267,6 +269,10 @@ int cmi_cmd_serve(int argc, char **argv)
          &opt.max_body_mib, 1, 1024},
         {"shutdown-timeout", "SECONDS", "for running requests after SIGTERM (default 0)",
          CMI_OPTION_UINT, &opt.shutdown_timeout_s, 0, 86400},
+        {"record-events", "FILE",
+         "write what the scheduler is told and answers to FILE, for\n"
+         "\"cminfer bench replay FILE\"; no texts, and no tokens",
+         CMI_OPTION_TEXT, &opt.record_events, 0, 0},
         {"chat-template", "FILE", "a Jinja template (or its text) instead of the model's own",
          CMI_OPTION_TEXT, &opt.chat_template, 0, 0},
         {0},

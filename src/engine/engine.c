@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/buf.h"
 #include "os/clock.h"
 #include "os/random.h"
 
@@ -136,6 +137,8 @@ static void make_pages(cmi_engine *engine)
     st = cmi_prefix_cache_init(&engine->cache, engine->policy_memory[1], cache_bytes, engine->pool,
                                &cache);
     assert(st == CMI_OK);
+    engine->policy.pool = pool;
+    engine->policy.cache = cache;
 }
 
 /* What the keys of cached blocks depend on beside tokens. The namespace's secret is drawn anew: the
@@ -177,13 +180,27 @@ static void make_scheduler(cmi_engine *engine, uint32_t max_prefill_rows)
                                  .cache = engine->cache};
     engine->policy_memory[2] = cmi_alloc(1, cmi_scheduler_bytes(&opt));
     engine->scheduler = cmi_scheduler_init(engine->policy_memory[2], &opt);
+    engine->policy.scheduler = opt;
+}
+
+static cmi_status start_recorder(cmi_engine *engine, const char *path, cmi_error *err)
+{
+    cmi_buf full;
+    if (path == NULL) {
+        return CMI_OK;
+    }
+    cmi_buf_init(&full, 65536);
+    cmi_buf_printf(&full, "%s%s", path, engine->sender != NULL ? ".prefill" : "");
+    cmi_status st =
+        cmi_policy_recorder_start(&engine->recorder, cmi_buf_cstr(&full), &engine->policy, 0, err);
+    cmi_buf_deinit(&full);
+    return st;
 }
 
 /* On error those that have started are cmi_engine_stop's. */
 static cmi_status start_threads(cmi_engine *engine, cmi_error *err)
 {
     cmi_status st = CMI_OK;
-    engine->thread = pthread_self(); /* none yet */
     if (engine->sender != NULL) {
         st = cmi_kv_sender_start(engine->sender, engine, err);
     } else if (engine->receiver != NULL) {
@@ -231,7 +248,11 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
     pthread_mutex_init(&engine->lock, NULL);
     pthread_cond_init(&engine->work, NULL);
     pthread_cond_init(&engine->seat_event_room, NULL);
-    st = start_threads(engine, err);
+    engine->thread = pthread_self(); /* none yet */
+    st = start_recorder(engine, opt->record_events, err);
+    if (st == CMI_OK) {
+        st = start_threads(engine, err);
+    }
     if (st != CMI_OK) {
         cmi_engine_stop(engine);
         return st;
@@ -261,6 +282,7 @@ void cmi_engine_stop(cmi_engine *engine)
         cmi_kv_receiver_stop(engine->receiver);
         cmi_engine_take_back_all(engine);
     }
+    cmi_policy_recorder_stop(engine->recorder);
     pthread_cond_destroy(&engine->seat_event_room);
     cmi_event_ring_deinit(&engine->ring);
     pthread_cond_destroy(&engine->work);

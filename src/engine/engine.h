@@ -49,6 +49,9 @@ typedef struct cmi_engine_options {
     bool no_prefix_cache; /* prompts share nothing */
     /* Of the MTP layer for each token; no more than the instance has room for; 0: none. */
     uint32_t max_drafts;
+    /* What the scheduler is told and answers goes to this file (engine/policy_recorder.h), with a
+     * sender to one that has ".prefill" behind its name; NULL: nowhere. */
+    const char *record_events;
     /* Prefill and decode as two instances (engine/handover.h). With a sender the engine runs
      * prompts for decode instances, and nobody else submits or polls; with a receiver it has its
      * prompts run by prefill instances. Both outlive the engine. At most one is not NULL. */

@@ -96,16 +96,20 @@ static bool start_decode(cmi_engine *engine, uint32_t idx, const cmi_handover_re
     if (slot->reason == CMI_FINISH_NONE && is_first) {
         take_first_token(engine, idx, record);
         cmi_scheduler_received(engine->scheduler, idx, 1, slot->n_drafts);
+        cmi_policy_recorder_received(engine->recorder, idx, 1, slot->n_drafts);
         return slot->reason != CMI_FINISH_NONE;
     }
     cmi_scheduler_received(engine->scheduler, idx, is_first ? 1 : 0, 0);
+    cmi_policy_recorder_received(engine->recorder, idx, is_first ? 1 : 0, 0);
     return false;
 }
 
 /* Gives back the slot of a request that had ended while its pages were a peer's. */
 static void drain(cmi_engine *engine, uint32_t idx)
 {
-    cmi_scheduler_drained(engine->scheduler, cmi_clock_monotonic_ns(), idx);
+    const uint64_t now_ns = cmi_clock_monotonic_ns();
+    cmi_scheduler_drained(engine->scheduler, now_ns, idx);
+    cmi_policy_recorder_drained(engine->recorder, now_ns, idx);
     cmi_engine_leave_seat(engine, idx);
     cmi_engine_free_slot(engine, idx);
 }
@@ -153,14 +157,17 @@ bool cmi_engine_end_in_scheduler(cmi_engine *engine, uint32_t idx)
     cmi_seat *seat = engine->slots[idx].seat;
     if (cmi_scheduler_slot_get(engine->scheduler, idx)->state != CMI_REQUEST_RECEIVE) {
         cmi_scheduler_finish(engine->scheduler, now_ns, idx);
+        cmi_policy_recorder_finish(engine->recorder, now_ns, idx);
         return true;
     }
     cmi_scheduler_leave(engine->scheduler, idx);
+    cmi_policy_recorder_leave(engine->recorder, idx);
     if (seat->is_lent) {
         cmi_kv_receiver_drop(engine->receiver, (uint32_t)(seat - engine->seats));
         return false;
     }
     cmi_scheduler_drained(engine->scheduler, now_ns, idx);
+    cmi_policy_recorder_drained(engine->recorder, now_ns, idx);
     return true;
 }
 

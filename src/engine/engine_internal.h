@@ -13,6 +13,7 @@
 #include "engine/instance.h"
 #include "engine/kv_receiver.h"
 #include "engine/kv_sender.h"
+#include "engine/policy_recorder.h"
 #include "engine/sampler.h"
 #include "policy/scheduler.h"
 
@@ -126,6 +127,9 @@ struct cmi_engine {
     float *block_hidden;       /* [n_blocks][hidden_size] by the cache's block */
     cmi_block_end *block_ends; /* [max_num_batched_tokens / block + max_num_seqs] of the step */
     uint32_t n_block_ends;
+    /* recording */
+    cmi_policy_options policy;     /* what pool, cache and scheduler were made from */
+    cmi_policy_recorder *recorder; /* NULL: nothing is recorded */
 
     pthread_mutex_t lock; /* guards everything below */
     pthread_cond_t work;

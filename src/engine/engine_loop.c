@@ -132,6 +132,7 @@ static void arrive(cmi_engine *engine, uint32_t idx)
                                      .skip_reason = with_logits ? CMI_PREFIX_LOSS_PROMPT_LOGITS
                                                                 : CMI_PREFIX_LOSS_DISABLED};
     cmi_scheduler_arrive(engine->scheduler, idx, &request);
+    cmi_policy_recorder_arrive(engine->recorder, idx, &request);
 }
 
 /* What the receiver has left. Locked. */
@@ -257,8 +258,11 @@ static void tell_outcomes(cmi_engine *engine, const cmi_scheduler_plan *plan)
         }
     }
     uint32_t n_sealed;
-    const cmi_scheduler_sealed *sealed = cmi_scheduler_step_done(
-        engine->scheduler, cmi_clock_monotonic_ns(), engine->outcomes, &n_sealed);
+    const uint64_t now_ns = cmi_clock_monotonic_ns();
+    cmi_policy_recorder_done(engine->recorder, now_ns, plan, engine->outcomes);
+    const cmi_scheduler_sealed *sealed =
+        cmi_scheduler_step_done(engine->scheduler, now_ns, engine->outcomes, &n_sealed);
+    cmi_policy_recorder_sealed(engine->recorder, sealed, n_sealed);
     if (engine->max_drafts > 0) {
         cmi_engine_keep_block_ends(engine, sealed, n_sealed);
     }
@@ -275,7 +279,9 @@ static void count(cmi_engine *engine, const cmi_scheduler_plan *plan)
 static void step(cmi_engine *engine)
 {
     cmi_scheduler_plan plan;
-    engine->is_idle = !cmi_scheduler_plan_step(engine->scheduler, cmi_clock_monotonic_ns(), &plan);
+    const uint64_t now_ns = cmi_clock_monotonic_ns();
+    engine->is_idle = !cmi_scheduler_plan_step(engine->scheduler, now_ns, &plan);
+    cmi_policy_recorder_plan(engine->recorder, now_ns, &plan);
     for (uint32_t i = 0; i < plan.n_preempted; i++) {
         cmi_engine_leave_seat(engine, plan.preempted[i]);
     }
