@@ -33,13 +33,14 @@ static void print_help(const cmi_option *own, const cmi_option *model)
         "       cminfer bench --config FILE --random-weights [OPTION]...\n"
         "       cminfer bench --kernels | --machine [OPTION]...\n"
         "       cminfer bench serve [OPTION]...\n"
+        "       cminfer bench replay FILE [OPTION]...\n"
         "\n"
         "Measures prefill (pp) and decode (tg) of a model, the kernels, or the machine's limits,\n"
         "and says which share of the limits was reached: they are measured in the same run, in\n"
         "turn with everything else. docs/PERF.md says how the share is computed.\n"
         "\n"
         "bench serve puts a load on a server, this one or another; \"cminfer bench serve --help\"\n"
-        "lists its options.\n");
+        "lists its options. bench replay runs a recorded scheduler once more.\n");
     cmi_options_print("Options:", own);
     cmi_options_print("Model:", model);
     printf("\nExamples:\n"
@@ -294,6 +295,9 @@ int cmi_cmd_bench(int argc, char **argv)
 {
     if (argc > 0 && strcmp(argv[0], "serve") == 0) {
         return cmi_cmd_bench_serve(argc - 1, argv + 1);
+    }
+    if (argc > 0 && strcmp(argv[0], "replay") == 0) {
+        return cmi_cmd_bench_replay(argc - 1, argv + 1);
     }
     bench_options opt = {.seconds = 0.5, .pool_mib = 1024, .models_options = {.repetitions = 3}};
     cmi_option own_table[OWN_ROWS];
