@@ -12,7 +12,9 @@
 
 enum {
     LONG_SLEEP_NS = 100000000,
-    SHORT_SLEEP_NS = 100000, /* while a step makes slices final, or a ring is full */
+    /* While a step makes slices final, or a ring is full. The end of a step wakes the thread, so
+     * this delays no hand-over; looking every 100 us took 7 % of a processor. */
+    SHORT_SLEEP_NS = 1000000,
 
 };
 
