@@ -23,6 +23,7 @@ typedef struct serve_options {
     cmi_option_list api_keys;
     uint32_t port;
     uint32_t max_queued;
+    uint32_t max_queued_tokens;
     uint32_t max_num_seqs;
     uint32_t max_total_tokens;
     uint32_t max_prefill_rows;
@@ -152,6 +153,7 @@ static int serve(const serve_options *opt)
     cmi_status st = start_server(&server, opt, &err);
     if (st == CMI_OK) {
         cmi_engine_options engine = {.max_queued_requests = opt->max_queued,
+                                     .max_queued_tokens = opt->max_queued_tokens,
                                      .max_prefill_rows = opt->max_prefill_rows,
                                      .no_prefix_cache = opt->no_prefix_cache,
                                      .max_drafts = opt->max_drafts,
@@ -236,6 +238,10 @@ int cmi_cmd_serve(int argc, char **argv)
         {"max-num-queued-reqs|max-queued-requests", "N",
          "requests that may wait, more get 429 (default 1024)", CMI_OPTION_UINT, &opt.max_queued, 1,
          1 << 20},
+        {"max-num-queued-tokens", "N",
+         "prompt tokens that may wait, more get 429 (default: no limit; a\n"
+         "request that waits alone may have more)",
+         CMI_OPTION_UINT, &opt.max_queued_tokens, 1, UINT32_MAX},
         {"max-num-seqs|max-running-requests", "N", "requests that run together (default 64)",
          CMI_OPTION_UINT, &opt.max_num_seqs, 1, 65536},
         {"max-total-tokens", "N",

@@ -223,9 +223,10 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
     cmi_engine *engine = cmi_alloc(1, sizeof *engine);
     engine->instance = instance;
     engine->max_drafts = CMI_MIN(opt->max_drafts, instance->max_drafts);
-    engine->max_queued =
+    engine->queue.max_requests =
         opt->max_queued_requests > 0 ? opt->max_queued_requests : CMI_DEFAULT_MAX_QUEUED_REQUESTS;
-    engine->n_slots = engine->max_queued + instance->max_num_seqs;
+    engine->queue.max_tokens = opt->max_queued_tokens;
+    engine->n_slots = engine->queue.max_requests + instance->max_num_seqs;
     cmi_status st = cmi_event_ring_init(
         &engine->ring, opt->n_events > 0 ? opt->n_events : CMI_DEFAULT_ENGINE_EVENTS, err);
     if (st != CMI_OK) {
@@ -367,7 +368,99 @@ static void fill_slot(const cmi_engine *engine, cmi_engine_slot *slot, const cmi
     }
 }
 
-cmi_status cmi_engine_submit(cmi_engine *engine, const cmi_request *request, cmi_error *err)
+/* ---- the queue's door --------------------------------------------------------------------------
+ */
+
+/* Locked. Counts a refusal. */
+static cmi_admission_verdict check_room(cmi_engine *engine, uint64_t n_tokens)
+{
+    cmi_admission_verdict verdict = cmi_admission_check_queue(&engine->queue, n_tokens);
+    if (verdict.reason == CMI_ADMISSION_OK && engine->n_free_slots == 0) {
+        verdict.reason =
+            CMI_ADMISSION_QUEUED_REQUESTS; /* those that end have theirs for a moment */
+        verdict.retry_after_ms = CMI_ADMISSION_RETRY_MS;
+    }
+    engine->n_refused[verdict.reason] += verdict.reason != CMI_ADMISSION_OK ? 1 : 0;
+    return verdict;
+}
+
+bool cmi_engine_has_room(cmi_engine *engine, uint64_t n_tokens_min,
+                         cmi_admission_verdict *verdict_out)
+{
+    pthread_mutex_lock(&engine->lock);
+    *verdict_out = check_room(engine, n_tokens_min);
+    pthread_mutex_unlock(&engine->lock);
+    return verdict_out->reason == CMI_ADMISSION_OK;
+}
+
+static cmi_status say_refused(const cmi_admission_queue *queue, cmi_admission_reason reason,
+                              cmi_error *err)
+{
+    if (reason == CMI_ADMISSION_QUEUED_TOKENS) {
+        return cmi_error_set(
+            err, CMI_ERR_NO_CAPACITY, "%llu prompt tokens are waiting, no more than %llu are taken",
+            (unsigned long long)queue->n_tokens, (unsigned long long)queue->max_tokens);
+    }
+    return cmi_error_set(err, CMI_ERR_NO_CAPACITY, "%u requests are waiting, no more are taken",
+                         queue->n_requests);
+}
+
+/* Admits or refuses a request, which has a slot and counts as waiting from then on. */
+static cmi_status take_place(cmi_engine *engine, const cmi_request *request, uint32_t *slot_out,
+                             cmi_admission_verdict *verdict_out, cmi_error *err)
+{
+    cmi_status st = CMI_OK;
+    cmi_admission_verdict verdict = {.reason = CMI_ADMISSION_OK};
+    pthread_mutex_lock(&engine->lock);
+    if (engine->stopping) {
+        st = cmi_error_set(err, CMI_ERR_CLOSED, "the engine is stopping");
+    } else {
+        verdict = check_room(engine, request->n_prompt_tokens);
+    }
+    if (st == CMI_OK && verdict.reason != CMI_ADMISSION_OK) {
+        st = say_refused(&engine->queue, verdict.reason, err);
+    } else if (st == CMI_OK) {
+        *slot_out = engine->free_slots[--engine->n_free_slots];
+        engine->n_coming++;
+        engine->n_coming_tokens += request->n_prompt_tokens;
+        engine->queue.n_requests++;
+        engine->queue.n_tokens += request->n_prompt_tokens;
+    }
+    pthread_mutex_unlock(&engine->lock);
+    if (verdict_out != NULL) {
+        *verdict_out = verdict;
+    }
+    return st;
+}
+
+/* Gives the engine's thread what has a place. */
+static cmi_status hand_over(cmi_engine *engine, uint32_t idx, cmi_engine_slot *slot, cmi_error *err)
+{
+    const uint32_t n_tokens = slot->request->n_prompt_tokens;
+    pthread_mutex_lock(&engine->lock);
+    const bool stopping = engine->stopping;
+    engine->n_coming--;
+    engine->n_coming_tokens -= n_tokens;
+    if (stopping) {
+        engine->free_slots[engine->n_free_slots++] = idx;
+    } else {
+        engine->slots[idx] = *slot;
+        engine->inbox[engine->n_inbox++] = idx;
+        engine->n_inbox_tokens += n_tokens;
+        pthread_cond_signal(&engine->work);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    if (!stopping) {
+        return CMI_OK;
+    }
+    cmi_free(slot->request);
+    cmi_free(slot->output);
+    cmi_free(slot->keys);
+    return cmi_error_set(err, CMI_ERR_CLOSED, "the engine is stopping");
+}
+
+cmi_status cmi_engine_offer(cmi_engine *engine, const cmi_request *request,
+                            cmi_admission_verdict *verdict_out, cmi_error *err)
 {
     cmi_status st = cmi_request_check(request, request->n_bytes, err);
     if (st == CMI_OK) {
@@ -381,28 +474,19 @@ cmi_status cmi_engine_submit(cmi_engine *engine, const cmi_request *request, cmi
                              "the prompt has %u tokens, the context holds %u with the answer",
                              request->n_prompt_tokens, max_tokens(engine));
     }
-    cmi_engine_slot slot;
-    fill_slot(engine, &slot, request);
-    pthread_mutex_lock(&engine->lock);
-    if (engine->stopping) {
-        st = cmi_error_set(err, CMI_ERR_CLOSED, "the engine is stopping");
-    } else if (engine->n_waiting >= engine->max_queued || engine->n_free_slots == 0) {
-        st = cmi_error_set(err, CMI_ERR_NO_CAPACITY, "%u requests are waiting, no more are taken",
-                           engine->n_waiting);
-    } else {
-        uint32_t idx = engine->free_slots[--engine->n_free_slots];
-        engine->slots[idx] = slot;
-        engine->inbox[engine->n_inbox++] = idx;
-        engine->n_waiting++;
-        pthread_cond_signal(&engine->work);
-    }
-    pthread_mutex_unlock(&engine->lock);
-    if (st != CMI_OK) {
-        cmi_free(slot.request);
-        cmi_free(slot.output);
-        cmi_free(slot.keys);
+    uint32_t idx = 0;
+    st = take_place(engine, request, &idx, verdict_out, err);
+    if (st == CMI_OK) {
+        cmi_engine_slot slot;
+        fill_slot(engine, &slot, request);
+        st = hand_over(engine, idx, &slot, err);
     }
     return st;
+}
+
+cmi_status cmi_engine_submit(cmi_engine *engine, const cmi_request *request, cmi_error *err)
+{
+    return cmi_engine_offer(engine, request, NULL, err);
 }
 
 void cmi_engine_cancel(cmi_engine *engine, uint64_t request_id)
@@ -435,7 +519,8 @@ void cmi_engine_info_get(const cmi_engine *engine, cmi_engine_info *info_out)
     const cmi_instance *instance = engine->instance;
     *info_out = (cmi_engine_info){.vocab_size = instance->config.vocab_size,
                                   .max_model_len = max_tokens(engine),
-                                  .max_queued_requests = engine->max_queued,
+                                  .max_queued_requests = engine->queue.max_requests,
+                                  .max_queued_tokens = engine->queue.max_tokens,
                                   .n_kv_pages = instance->kv_pool.n_pages,
                                   .kv_page_tokens = CMI_KV_PAGE_TOKENS,
                                   .max_drafts = engine->max_drafts};
@@ -445,7 +530,9 @@ void cmi_engine_stats_get(cmi_engine *engine, cmi_engine_stats *stats_out)
 {
     pthread_mutex_lock(&engine->lock);
     *stats_out = engine->stats;
-    stats_out->n_waiting = engine->n_waiting;
+    stats_out->n_waiting = engine->queue.n_requests;
+    stats_out->n_waiting_tokens = engine->queue.n_tokens;
+    memcpy(stats_out->n_refused, engine->n_refused, sizeof stats_out->n_refused);
     pthread_mutex_unlock(&engine->lock);
     if (engine->add_stats != NULL) {
         engine->add_stats(engine->add_stats_arg, stats_out);

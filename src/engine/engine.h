@@ -9,6 +9,7 @@
 #define CMI_ENGINE_ENGINE_H
 
 #include "engine/message.h"
+#include "policy/admission.h"
 
 typedef struct cmi_engine cmi_engine;
 
@@ -19,6 +20,7 @@ typedef struct cmi_engine_info {
     uint32_t vocab_size;
     uint32_t max_model_len; /* prompt and output together, tokens */
     uint32_t max_queued_requests;
+    uint64_t max_queued_tokens; /* of prompts; 0: no bound */
     uint32_t n_kv_pages;
     uint32_t kv_page_tokens;
     uint32_t max_drafts; /* 0: no speculation */
@@ -39,10 +41,13 @@ typedef struct cmi_engine_stats {
     uint32_t n_running;
     uint32_t n_waiting;
     uint32_t n_kv_pages_used;
+    uint64_t n_waiting_tokens;                   /* of prompts */
+    uint64_t n_refused[CMI_ADMISSION_N_REASONS]; /* requests, by the reason */
 } cmi_engine_stats;
 
 typedef struct cmi_engine_options {
     uint32_t max_queued_requests; /* waiting, not running; 0: the default */
+    uint64_t max_queued_tokens;   /* of waiting prompts; 0: no bound */
     uint32_t n_events;            /* of the ring; 0: the default */
     /* Prompt tokens of a step in which others decode: what bounds their delay. 0: the default. */
     uint32_t max_prefill_rows;
@@ -78,10 +83,21 @@ CMI_NODISCARD cmi_status cmi_engine_start(cmi_engine **engine_out, struct cmi_in
  * engine; the instance is the caller's again. No other call may be in progress. NULL is fine. */
 void cmi_engine_stop(cmi_engine *engine);
 
-/* Queues a copy of the request.
- * CMI_ERR_INVALID: malformed, a token id outside the vocabulary, or prompt + 1 > max_model_len (err
- * says). CMI_ERR_NO_CAPACITY: the queue is full; nothing changed. CMI_ERR_CLOSED: the engine is
- * stopping. */
+/* Whether the queue has room for a request of at least n_tokens_min prompt tokens, before one is
+ * made. False counts as a refusal; *verdict_out says why and for how long. Never waits for a step.
+ */
+bool cmi_engine_has_room(cmi_engine *engine, uint64_t n_tokens_min,
+                         cmi_admission_verdict *verdict_out);
+
+/* Queues a copy of the request; whether it is taken is known before anything is computed for it,
+ * and without waiting for a step. CMI_ERR_INVALID: malformed, a token id outside the vocabulary, or
+ * prompt + 1 > max_model_len (err says). CMI_ERR_NO_CAPACITY: refused, nothing changed;
+ * *verdict_out says why and for how long, it may be NULL. CMI_ERR_CLOSED: the engine is stopping.
+ */
+CMI_NODISCARD cmi_status cmi_engine_offer(cmi_engine *engine, const cmi_request *request,
+                                          cmi_admission_verdict *verdict_out, cmi_error *err);
+
+/* The same without the verdict. */
 CMI_NODISCARD cmi_status cmi_engine_submit(cmi_engine *engine, const cmi_request *request,
                                            cmi_error *err);
 

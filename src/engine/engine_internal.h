@@ -137,8 +137,11 @@ struct cmi_engine {
     uint32_t n_free_slots;
     uint32_t *inbox; /* [n_slots] submitted, oldest first */
     uint32_t n_inbox;
-    uint32_t max_queued;
-    uint32_t n_waiting; /* in the inbox or in the scheduler's queue */
+    uint64_t n_inbox_tokens;
+    uint32_t n_coming; /* admitted, not in the inbox yet */
+    uint64_t n_coming_tokens;
+    cmi_admission_queue queue; /* n: coming, in the inbox, or in the scheduler's queue */
+    uint64_t n_refused[CMI_ADMISSION_N_REASONS];
     uint32_t n_cancelled;
     cmi_seat_end *seat_ends; /* [max_num_seqs], with a receiver */
     uint32_t n_seat_ends;

@@ -69,7 +69,10 @@ static cmi_event finished_event(const cmi_engine *engine, uint32_t slot_idx)
 static void publish_stats(cmi_engine *engine)
 {
     const cmi_prefix_account *prefix = cmi_scheduler_prefix_account(engine->scheduler);
-    engine->n_waiting = engine->n_inbox + cmi_scheduler_n_waiting(engine->scheduler);
+    engine->queue.n_requests =
+        engine->n_coming + engine->n_inbox + cmi_scheduler_n_waiting(engine->scheduler);
+    engine->queue.n_tokens = engine->n_coming_tokens + engine->n_inbox_tokens +
+                             cmi_scheduler_n_waiting_tokens(engine->scheduler);
     engine->counts.n_kv_pages_used =
         cmi_page_pool_size(engine->pool) - cmi_prefix_cache_room(engine->cache);
     if (engine->receiver == NULL) { /* prompts are looked up where they run */
@@ -165,6 +168,7 @@ static uint32_t take_work(cmi_engine *engine, bool *run_out)
     n_arrived = engine->n_inbox;
     memcpy(engine->arrived, engine->inbox, n_arrived * sizeof *engine->inbox);
     engine->n_inbox = 0;
+    engine->n_inbox_tokens = 0;
     for (uint32_t i = 0; i < engine->n_slots && (engine->n_cancelled > 0 || !*run_out); i++) {
         cmi_engine_slot *slot = &engine->slots[i];
         if (slot->request != NULL && (slot->is_cancelled || !*run_out)) {

@@ -13,6 +13,7 @@ struct cmi_scheduler {
     cmi_scheduler_options opt;
     cmi_scheduler_slot *slots;
     slot_list waiting;         /* [n_slots] */
+    uint64_t n_waiting_tokens; /* of their prompts */
     slot_list running;         /* [max_num_seqs] */
     cmi_page_id **free_tables; /* [max_num_seqs] a stack: page tables of max_tokens */
     uint32_t n_free_tables;
@@ -128,6 +129,18 @@ static void take_out(slot_list *list, uint32_t slot)
     memmove(list->slots + at, list->slots + at + 1, (list->n - at) * sizeof *list->slots);
 }
 
+static void queue_up(cmi_scheduler *s, uint32_t slot)
+{
+    insert(s, &s->waiting, slot);
+    s->n_waiting_tokens += s->slots[slot].request.n_prompt;
+}
+
+static void leave_queue(cmi_scheduler *s, uint32_t slot)
+{
+    take_out(&s->waiting, slot);
+    s->n_waiting_tokens -= s->slots[slot].request.n_prompt;
+}
+
 static uint32_t pages_for(uint32_t n_tokens)
 {
     return CMI_DIV_UP(n_tokens, (uint32_t)CMI_PAGE_TOKENS);
@@ -167,7 +180,7 @@ void cmi_scheduler_arrive(cmi_scheduler *s, uint32_t slot, const cmi_scheduler_r
     *new = (cmi_scheduler_slot){
         .state = state, .request = *request, .order = s->n_arrived++, .tip = CMI_BLOCK_NONE};
     move_on(new, CMI_REQUEST_ARRIVE);
-    insert(s, &s->waiting, slot);
+    queue_up(s, slot);
 }
 
 void cmi_scheduler_received(cmi_scheduler *s, uint32_t slot, uint32_t n_new, uint32_t n_drafts)
@@ -200,7 +213,11 @@ void cmi_scheduler_finish(cmi_scheduler *s, uint64_t now_ns, uint32_t slot)
     bool waits = ended->state == CMI_REQUEST_QUEUED;
     s->now_ns = now_ns;
     move_on(ended, CMI_REQUEST_FINISH);
-    take_out(waits ? &s->waiting : &s->running, slot);
+    if (waits) {
+        leave_queue(s, slot);
+    } else {
+        take_out(&s->running, slot);
+    }
     release_pages(s, ended);
 }
 
@@ -275,7 +292,7 @@ static void preempt(cmi_scheduler *s, uint32_t slot)
     take_out(&s->running, slot);
     release_pages(s, &s->slots[slot]);
     move_on(&s->slots[slot], CMI_REQUEST_PREEMPT);
-    insert(s, &s->waiting, slot);
+    queue_up(s, slot);
     s->preempted[s->n_preempted++] = slot;
 }
 
@@ -439,7 +456,7 @@ static bool admit(cmi_scheduler *s, uint32_t n_decoding)
     }
     move_on(&s->slots[slot],
             s->opt.role == CMI_ROLE_DECODE ? CMI_REQUEST_RESERVE : CMI_REQUEST_ADMIT);
-    take_out(&s->waiting, slot);
+    leave_queue(s, slot);
     insert(s, &s->running, slot);
     s->admitted[s->n_admitted++] = slot;
     return true;
@@ -493,6 +510,11 @@ const cmi_scheduler_slot *cmi_scheduler_slot_get(const cmi_scheduler *s, uint32_
 uint32_t cmi_scheduler_n_waiting(const cmi_scheduler *s)
 {
     return s->waiting.n;
+}
+
+uint64_t cmi_scheduler_n_waiting_tokens(const cmi_scheduler *s)
+{
+    return s->n_waiting_tokens;
 }
 
 uint32_t cmi_scheduler_n_running(const cmi_scheduler *s)

@@ -163,6 +163,7 @@ const cmi_scheduler_sealed *cmi_scheduler_step_done(cmi_scheduler *s, uint64_t n
 
 const cmi_scheduler_slot *cmi_scheduler_slot_get(const cmi_scheduler *s, uint32_t slot);
 uint32_t cmi_scheduler_n_waiting(const cmi_scheduler *s);
+uint64_t cmi_scheduler_n_waiting_tokens(const cmi_scheduler *s); /* of their prompts */
 uint32_t cmi_scheduler_n_running(const cmi_scheduler *s);
 /* Where the prompts' tokens went since init, for every admission. */
 const cmi_prefix_account *cmi_scheduler_prefix_account(const cmi_scheduler *s);

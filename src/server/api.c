@@ -7,6 +7,8 @@
 #include "server/api_internal.h"
 #include "server/json_out.h"
 
+#define JSON_ESCAPE_BYTES 6 /* \u0000 */
+
 /* A value takes up to 250 bytes in the tree that jansson makes, a hundred times its text. This is
  * room for the token ids of six contexts of DeepSeek-V3. */
 #define MAX_JSON_VALUES (1 << 20)
@@ -14,6 +16,17 @@
 static char *copy(const char *s)
 {
     return cmi_strndup(s, strlen(s));
+}
+
+static size_t longest_token(const cmi_tokenizer *tokenizer)
+{
+    size_t longest = 1;
+    for (uint32_t id = 0; id < cmi_tokenizer_n_ids(tokenizer); id++) {
+        size_t n = 0;
+        (void)cmi_tokenizer_token_bytes(tokenizer, id, &n);
+        longest = CMI_MAX(longest, n);
+    }
+    return longest;
 }
 
 cmi_status cmi_api_create(cmi_api **api_out, const cmi_api_options *opt, cmi_error *err)
@@ -36,8 +49,14 @@ cmi_status cmi_api_create(cmi_api **api_out, const cmi_api_options *opt, cmi_err
     }
     api->opt.model_names = (const char *const *)api->model_names;
     api->opt.model_root = copy(opt->model_root == NULL ? "" : opt->model_root);
+    api->longest_token_bytes = longest_token(opt->tokenizer);
     *api_out = api;
     return CMI_OK;
+}
+
+uint64_t cmi_api_body_tokens(const cmi_api *api, size_t n_bytes)
+{
+    return CMI_MAX(n_bytes / (JSON_ESCAPE_BYTES * api->longest_token_bytes), (size_t)1);
 }
 
 void cmi_api_destroy(cmi_api *api)

@@ -39,12 +39,18 @@ CMI_NODISCARD cmi_status cmi_api_create(cmi_api **api_out, const cmi_api_options
                                         cmi_error *err);
 void cmi_api_destroy(cmi_api *api); /* NULL is fine */
 
+/* What a body of so many bytes counts for in a bounded queue before it has been read: the fewest
+ * prompt tokens that so much text can be, if each byte of it were written as a JSON escape. Only a
+ * body of white space, unused fields, or messages that the template leaves out, has fewer. */
+uint64_t cmi_api_body_tokens(const cmi_api *api, size_t n_bytes);
+
 /* An error as HTTP shows it. Written as OpenAI's nested object by cmi_api_error_write. */
 typedef struct cmi_api_error {
     int http_status; /* 400, 401, 404, 405, 413, 429, 500, 503 */
     char type[48];   /* "BadRequestError", "NotFoundError", ... as vLLM names them */
     char param[64];  /* "": null */
     char message[512];
+    uint32_t retry_after_ms; /* with 429 and 503; 0: a second */
 } cmi_api_error;
 
 void cmi_api_error_write(const cmi_api_error *err, cmi_buf *out);

@@ -21,6 +21,7 @@
 struct cmi_api {
     cmi_api_options opt; /* its strings are copies */
     char **model_names;
+    size_t longest_token_bytes;
 };
 
 /* What is drawn from (id_seed, the job's number): streams of the generator, in the upper half of

@@ -109,11 +109,18 @@ static enum MHD_Result run_text(cmi_http_request *req, const cmi_api *api)
     return reply_error(req, &err);
 }
 
-/* Makes a job of the request and gives it to the engine. */
+/* Makes a job of the request and gives it to the engine. A full queue is seen before the body is
+ * parsed: a refusal has to be quick when many come. */
 static cmi_status start_job(cmi_http_request *req, const cmi_api *api, bool *is_stream_out,
                             cmi_api_error *err)
 {
     cmi_server *server = req->server;
+    cmi_admission_verdict verdict;
+    if (!cmi_engine_has_room(atomic_load(&server->engine), cmi_api_body_tokens(api, req->body.len),
+                             &verdict)) {
+        cmi_http_error_set_refused(err, verdict, "Too many requests are waiting; try again.");
+        return CMI_ERR_NO_CAPACITY;
+    }
     req->exchange =
         cmi_exchange_acquire(server->exchanges, req->connection, cmi_clock_monotonic_ns());
     if (req->exchange == NULL) {

@@ -39,6 +39,13 @@ void cmi_http_error_set(cmi_api_error *err, int http_status, const char *fmt, ..
     err->message[cmi_utf8_valid_prefix(err->message, strlen(err->message))] = '\0';
 }
 
+void cmi_http_error_set_refused(cmi_api_error *err, cmi_admission_verdict verdict,
+                                const char *message)
+{
+    cmi_http_error_set(err, 429, "%s", message);
+    err->retry_after_ms = verdict.retry_after_ms;
+}
+
 int cmi_http_status_from(cmi_status st)
 {
     switch (st) {

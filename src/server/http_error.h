@@ -9,6 +9,10 @@
 CMI_PRINTF(3, 4)
 void cmi_http_error_set(cmi_api_error *err, int http_status, const char *fmt, ...);
 
+/* 429 with the time to come back, for what an engine did not take. */
+void cmi_http_error_set_refused(cmi_api_error *err, cmi_admission_verdict verdict,
+                                const char *message);
+
 /* What a client is told when the engine returns st. */
 int cmi_http_status_from(cmi_status st);
 

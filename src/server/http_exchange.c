@@ -193,9 +193,10 @@ cmi_status cmi_exchange_submit(cmi_exchange *ex, cmi_api_job *job, cmi_api_error
 
     cmi_status st = CMI_OK;
     cmi_error why = {0};
+    cmi_admission_verdict verdict = {.reason = CMI_ADMISSION_OK};
     uint32_t n_submitted = 0;
     while (n_submitted < n && st == CMI_OK) {
-        st = cmi_engine_submit(engine, requests[n_submitted], &why);
+        st = cmi_engine_offer(engine, requests[n_submitted], &verdict, &why);
         n_submitted += st == CMI_OK;
     }
 
@@ -210,7 +211,9 @@ cmi_status cmi_exchange_submit(cmi_exchange *ex, cmi_api_job *job, cmi_api_error
     if (cancel) {
         cmi_exchange_cancel_all(table, number, n);
     }
-    if (st != CMI_OK) {
+    if (st == CMI_ERR_NO_CAPACITY) {
+        cmi_http_error_set_refused(err, verdict, why.text);
+    } else if (st != CMI_OK) {
         cmi_http_error_set(err, cmi_http_status_from(st), "%s",
                            why.text[0] != '\0' ? why.text : cmi_status_text(st));
     }

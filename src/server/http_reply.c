@@ -1,5 +1,7 @@
 #include "server/server_internal.h"
 
+#include <stdio.h>
+
 #include "base/alloc.h"
 
 /* What one call of the stream's reader can give at most. */
@@ -67,6 +69,14 @@ static const char *allowed_methods(const cmi_http_request *req)
     }
 }
 
+/* In whole seconds, as HTTP has it. */
+static void add_retry_after(struct MHD_Response *response, uint32_t retry_after_ms)
+{
+    char seconds[16];
+    snprintf(seconds, sizeof seconds, "%u", CMI_MAX(CMI_DIV_UP(retry_after_ms, 1000u), 1u));
+    MHD_add_response_header(response, "Retry-After", seconds);
+}
+
 enum MHD_Result cmi_http_reply_error(cmi_http_request *req, const cmi_api_error *err)
 {
     cmi_buf body;
@@ -83,7 +93,7 @@ enum MHD_Result cmi_http_reply_error(cmi_http_request *req, const cmi_api_error 
             break;
         case 429:
         case 503:
-            MHD_add_response_header(response, "Retry-After", "1");
+            add_retry_after(response, err->retry_after_ms);
             break;
         default:
             break;

@@ -249,6 +249,23 @@ static void write_drafts(const cmi_metrics *m, const cmi_engine_info *info,
     }
 }
 
+static void write_refused(const cmi_metrics *m, const cmi_engine_stats *stats, cmi_buf *out)
+{
+    static const char NAME[] = "cminfer:requests_refused_total";
+    static const char *const REASONS[] = {
+#define REASON_NAME(id, name) [CMI_ADMISSION_##id] = (name),
+        CMI_ADMISSION_REASON_TABLE(REASON_NAME)
+#undef REASON_NAME
+    };
+    write_head(NAME, "counter", "Requests that were not taken, by the reason.", out);
+    for (int r = CMI_ADMISSION_OK + 1; r < CMI_ADMISSION_N_REASONS; r++) {
+        write_sample_head(m, NAME, "", out);
+        cmi_buf_printf(out, ",reason=\"%s\"} %" PRIu64 "\n", REASONS[r], stats->n_refused[r]);
+    }
+    write_engine_value(m, "cminfer:num_tokens_waiting", "gauge", "Prompt tokens in the queue.",
+                       (double)stats->n_waiting_tokens, out);
+}
+
 static void write_engine(const cmi_metrics *m, const cmi_engine_info *info,
                          const cmi_engine_stats *stats, cmi_buf *out)
 {
@@ -271,6 +288,7 @@ static void write_engine(const cmi_metrics *m, const cmi_engine_info *info,
     write_engine_value(m, "vllm:generation_tokens_total", "counter", "Tokens generated.",
                        (double)stats->n_generation_tokens, out);
 
+    write_refused(m, stats, out);
     if (info->max_drafts > 0) {
         write_drafts(m, info, stats, out);
     }

@@ -148,6 +148,40 @@ static void the_full_queue_refuses_and_cancel_makes_room(void **state)
     cmi_engine_stop(f->engine);
 }
 
+static void waiting_tokens_are_bounded_too(void **state)
+{
+    fixture *f = *state;
+    cmi_engine_options opt = {.max_queued_tokens = 3 * N_PROMPT - 1, .n_events = 4};
+    cmi_error err = {0};
+    assert_int_equal(cmi_engine_start(&f->engine, f->instance, &opt, &err), CMI_OK);
+    cmi_admission_verdict verdict;
+    assert_true(cmi_engine_has_room(f->engine, 1000000, &verdict)); /* alone */
+    assert_int_equal(submit(f, 1, 200), CMI_OK);
+    assert_int_equal(next_event(f).request_id, 1); /* it runs, so the queue is empty */
+    assert_int_equal(submit(f, 2, 1), CMI_OK);
+    assert_int_equal(submit(f, 3, 1), CMI_OK);
+    assert_false(cmi_engine_has_room(f->engine, N_PROMPT, &verdict));
+    assert_int_equal(verdict.reason, CMI_ADMISSION_QUEUED_TOKENS);
+    assert_true(cmi_engine_has_room(f->engine, N_PROMPT - 1, &verdict));
+    cmi_request head = cmi_request_defaults();
+    cmi_request *request = cmi_request_create(&head, prompt, N_PROMPT, NULL, 0, NULL, 0);
+    assert_int_equal(cmi_engine_offer(f->engine, request, &verdict, &err), CMI_ERR_NO_CAPACITY);
+    assert_int_equal(verdict.reason, CMI_ADMISSION_QUEUED_TOKENS);
+    assert_true(verdict.retry_after_ms > 0 && strstr(err.text, "20 prompt tokens") != NULL);
+    cmi_free(request);
+    cmi_engine_stats stats;
+    cmi_engine_stats_get(f->engine, &stats);
+    assert_int_equal(stats.n_waiting_tokens, 2 * N_PROMPT);
+    assert_int_equal(stats.n_refused[CMI_ADMISSION_QUEUED_TOKENS], 2);
+    cmi_engine_cancel(f->engine, 1);
+    for (uint32_t n = 0; n < 3; n++) {
+        (void)next_of_type(f, CMI_EVENT_FINISHED);
+    }
+    cmi_engine_stats_get(f->engine, &stats);
+    assert_int_equal(stats.n_waiting_tokens, 0);
+    cmi_engine_stop(f->engine);
+}
+
 static void stopping_ends_what_runs_and_waits(void **state)
 {
     fixture *f = *state;
@@ -254,6 +288,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests_run_in_order_and_end_once),
         cmocka_unit_test(the_full_queue_refuses_and_cancel_makes_room),
+        cmocka_unit_test(waiting_tokens_are_bounded_too),
         cmocka_unit_test(stopping_ends_what_runs_and_waits),
         cmocka_unit_test(bad_requests_are_refused_at_the_door),
         cmocka_unit_test(logprobs_are_those_of_the_model),

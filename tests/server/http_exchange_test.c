@@ -225,13 +225,44 @@ static void a_full_queue_is_429_and_cancels_what_was_taken(void **state)
         ask(&c, bodies[i]);
         http_response r = http_client_response(&c);
         assert_int_equal(r.status, 429);
-        assert_string_equal(http_response_header(&r, "Retry-After"), "1");
+        assert_string_equal(http_response_header(&r, "Retry-After"), "3"); /* of 2001 ms */
         assert_non_null(strstr(r.body.data, "\"type\":\"RateLimitError\""));
         http_response_free(&r);
         http_client_close(&c);
         scripted_engine_wait_idle(f.engine);
         assert_int_equal(scripted_engine_n_submitted(f.engine), 2 * (i + 1));
     }
+}
+
+/* The body is not even JSON: nobody has looked. */
+static void a_full_queue_refuses_before_the_body_is_read(void **state)
+{
+    (void)state;
+    server_fixture_stop(&f);
+    scripted_engine_options engine = {
+        .info = {.vocab_size = 2048, .max_model_len = 2048, .max_queued_requests = 2},
+        .refusal = {CMI_ADMISSION_QUEUED_TOKENS, 61000}};
+    server_fixture_start(&f, NULL, &engine);
+    enum { N_BODY = 1 << 20 };
+    char *body = cmi_alloc(1, N_BODY + 1);
+    memset(body, 'x', N_BODY);
+    const char *const bodies[] = {ASK_COMPLETION, "no JSON", body};
+    uint64_t n_tokens[CMI_LEN(bodies)];
+    for (uint32_t i = 0; i < CMI_LEN(bodies); i++) {
+        http_client c;
+        ask(&c, bodies[i]);
+        http_response r = http_client_response(&c);
+        assert_int_equal(r.status, 429);
+        assert_string_equal(http_response_header(&r, "Retry-After"), "61");
+        n_tokens[i] = scripted_engine_n_tokens_min(f.engine);
+        http_response_free(&r);
+        http_client_close(&c);
+    }
+    assert_int_equal(n_tokens[0], 1);
+    assert_int_equal(n_tokens[1], 1);
+    assert_true(n_tokens[2] > 100 && n_tokens[2] <= N_BODY / 6);
+    assert_int_equal(scripted_engine_n_submitted(f.engine), 0);
+    cmi_free(body);
 }
 
 static void a_stop_string_ends_the_work_and_is_no_abort(void **state)
@@ -515,6 +546,7 @@ int main(void)
         TEST(a_reset_connection_is_cancelled),
         TEST(late_events_reach_nobody),
         TEST(a_full_queue_is_429_and_cancels_what_was_taken),
+        TEST(a_full_queue_refuses_before_the_body_is_read),
         TEST(a_stop_string_ends_the_work_and_is_no_abort),
         TEST(an_engine_error_is_told_truthfully),
         TEST(a_client_that_does_not_read_is_cut_off_and_nobody_else),

@@ -265,7 +265,9 @@ static void traffic_moves_every_metric(void **state)
                                                          .n_drafts = 4,
                                                          .n_draft_tokens = 8,
                                                          .n_accepted_tokens = 5,
-                                                         .n_accepted_at = {3, 2}}};
+                                                         .n_accepted_at = {3, 2},
+                                                         .n_waiting_tokens = 9,
+                                                         .n_refused = {0, 1, 1}}};
     server_fixture_start(&f, NULL, &engine);
     http_client c;
     uint32_t n = 0;

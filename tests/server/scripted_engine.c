@@ -30,6 +30,7 @@ struct cmi_engine {
     cmi_event *events; /* grows; the taken ones are not kept */
     size_t n_events, cap_events;
     int fd;
+    uint64_t n_tokens_min; /* that the last request was said to have */
     cmi_engine_stats stats;
 };
 
@@ -158,6 +159,14 @@ uint32_t scripted_engine_n_submitted(cmi_engine *engine)
     return n;
 }
 
+uint64_t scripted_engine_n_tokens_min(cmi_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    uint64_t n = engine->n_tokens_min;
+    pthread_mutex_unlock(&engine->lock);
+    return n;
+}
+
 void scripted_engine_token(cmi_engine *engine, uint64_t request_id, uint32_t token_id)
 {
     pthread_mutex_lock(&engine->lock);
@@ -196,10 +205,23 @@ void scripted_engine_wait_idle(cmi_engine *engine)
     assert_true(in_time);
 }
 
-cmi_status cmi_engine_submit(cmi_engine *engine, const cmi_request *request, cmi_error *err)
+bool cmi_engine_has_room(cmi_engine *engine, uint64_t n_tokens_min,
+                         cmi_admission_verdict *verdict_out)
 {
     pthread_mutex_lock(&engine->lock);
+    engine->n_tokens_min = n_tokens_min;
+    *verdict_out = engine->opt.refusal;
+    pthread_mutex_unlock(&engine->lock);
+    return verdict_out->reason == CMI_ADMISSION_OK;
+}
+
+cmi_status cmi_engine_offer(cmi_engine *engine, const cmi_request *request,
+                            cmi_admission_verdict *verdict_out, cmi_error *err)
+{
+    pthread_mutex_lock(&engine->lock);
+    *verdict_out = (cmi_admission_verdict){.reason = CMI_ADMISSION_OK};
     if (engine->n_open >= engine->opt.info.max_queued_requests) {
+        *verdict_out = (cmi_admission_verdict){CMI_ADMISSION_QUEUED_REQUESTS, 2001};
         pthread_mutex_unlock(&engine->lock);
         return cmi_error_set(err, CMI_ERR_NO_CAPACITY, "the queue is full");
     }
@@ -261,15 +283,9 @@ void cmi_engine_info_get(const cmi_engine *engine, cmi_engine_info *info_out)
 void cmi_engine_stats_get(cmi_engine *engine, cmi_engine_stats *stats_out)
 {
     pthread_mutex_lock(&engine->lock);
-    *stats_out = engine->stats;
-    const cmi_engine_stats *more = &engine->opt.counters;
-    stats_out->n_preemptions = more->n_preemptions;
-    stats_out->n_prefix_queried = more->n_prefix_queried;
-    stats_out->n_prefix_hits = more->n_prefix_hits;
-    stats_out->n_drafts = more->n_drafts;
-    stats_out->n_draft_tokens = more->n_draft_tokens;
-    stats_out->n_accepted_tokens = more->n_accepted_tokens;
-    memcpy(stats_out->n_accepted_at, more->n_accepted_at, sizeof more->n_accepted_at);
+    *stats_out = engine->opt.counters;
+    stats_out->n_prompt_tokens = engine->stats.n_prompt_tokens;
+    stats_out->n_generation_tokens = engine->stats.n_generation_tokens;
     stats_out->n_running = engine->n_open > 0 ? 1 : 0;
     stats_out->n_waiting = engine->n_open > 0 ? engine->n_open - 1 : 0;
     stats_out->n_kv_pages_used = engine->n_open;

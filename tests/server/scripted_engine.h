@@ -12,8 +12,9 @@ typedef struct scripted_engine_options {
     cmi_engine_info info;
     uint32_t n_auto_tokens; /* each request gets so many tokens and CMI_FINISH_LENGTH on submit */
     uint32_t auto_token_id;
-    cmi_engine_stats counters; /* what the stats tell of preemption, cache and drafts */
-    bool ignores_cancel;       /* the test finishes cancelled requests too; else they end at once */
+    cmi_engine_stats counters;     /* what the stats tell, but for tokens, running, waiting */
+    cmi_admission_verdict refusal; /* of everything, before it is read */
+    bool ignores_cancel; /* the test finishes cancelled requests too; else they end at once */
 } scripted_engine_options;
 
 cmi_engine *scripted_engine_create(const scripted_engine_options *opt);
@@ -22,6 +23,9 @@ void scripted_engine_destroy(cmi_engine *engine);
 /* Waits for the submit of the k-th request since the start (0 is the first); its id. */
 uint64_t scripted_engine_request(cmi_engine *engine, uint32_t k);
 uint32_t scripted_engine_n_submitted(cmi_engine *engine);
+
+/* What cmi_engine_has_room was last asked about. */
+uint64_t scripted_engine_n_tokens_min(cmi_engine *engine);
 
 void scripted_engine_token(cmi_engine *engine, uint64_t request_id, uint32_t token_id);
 void scripted_engine_finish(cmi_engine *engine, uint64_t request_id, cmi_finish_reason reason);
