@@ -8,7 +8,7 @@
 
 /* The arrays begin right behind the head, the one with the strictest alignment last; nothing
  * between them is padding, so equal requests are equal bytes. */
-_Static_assert(sizeof(cmi_request) == 112, "a change of the message needs a new version");
+_Static_assert(sizeof(cmi_request) == 144, "a change of the message needs a new version");
 _Static_assert(sizeof(cmi_logit_bias) == 8, "a change of the message needs a new version");
 _Static_assert(_Alignof(cmi_logit_bias) == _Alignof(uint32_t), "biases follow ids of any count");
 
@@ -56,6 +56,7 @@ cmi_request cmi_request_defaults(void)
     return (cmi_request){
         .version = CMI_MESSAGE_VERSION,
         .max_tokens = 1,
+        .max_drafts = UINT32_MAX,
         .temperature = 1.0f,
         .top_p = 1.0f,
         .repetition_penalty = 1.0f,

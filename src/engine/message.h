@@ -11,7 +11,7 @@
 #include "base/error.h"
 
 enum {
-    CMI_MESSAGE_VERSION = 2,
+    CMI_MESSAGE_VERSION = 3,
     CMI_CACHE_SALT_BYTES = 32,
     CMI_MAX_TOP_LOGPROBS = 20,
     CMI_MAX_STOP_TOKEN_IDS = 64,
@@ -38,14 +38,22 @@ typedef struct cmi_request {
     uint32_t n_bytes;         /* of the whole message */
     uint64_t request_id;      /* the sender's, unique among its live requests */
     uint64_t seed;            /* with the position it determines every random choice */
+    uint64_t tenant;          /* whom it counts for where the queue is shared fairly; a digest */
     uint32_t n_prompt_tokens; /* >= 1 */
     uint32_t n_stop_token_ids;
     uint32_t n_logit_bias;
-    uint32_t max_tokens;      /* output tokens; >= 1 */
-    uint32_t min_tokens;      /* end and stop tokens cannot be sampled before so many */
-    uint32_t flags;           /* CMI_REQUEST_... */
-    uint32_t n_top_logprobs;  /* 0 .. CMI_MAX_TOP_LOGPROBS */
-    uint32_t top_k;           /* 0: off */
+    uint32_t max_tokens;     /* output tokens; >= 1 */
+    uint32_t min_tokens;     /* end and stop tokens cannot be sampled before so many */
+    uint32_t flags;          /* CMI_REQUEST_... */
+    uint32_t n_top_logprobs; /* 0 .. CMI_MAX_TOP_LOGPROBS */
+    uint32_t top_k;          /* 0: off */
+    int32_t priority;        /* lower goes first; 0: as most do */
+    uint32_t max_drafts;     /* that may be tried for it in a step, where there are any; 0: none */
+    /* What its sender wants, in us; 0: nothing. The first token so long after the request came, the
+     * others so far apart in the mean; and by when it ends, finished or not. */
+    uint32_t ttft_target_us, tpot_target_us;
+    uint32_t timeout_ms;
+    uint32_t age_us;          /* how long ago it came when it is submitted: time that is used up */
     float temperature;        /* >= 0 */
     float top_p;              /* (0, 1] */
     float min_p;              /* [0, 1] */
@@ -68,7 +76,8 @@ CMI_NODISCARD cmi_request *cmi_request_create(const cmi_request *head, const uin
 /* No request with so many prompt tokens has more bytes. */
 uint64_t cmi_request_max_bytes(uint32_t n_prompt);
 
-/* A head with every option off: temperature 1, top_p 1, repetition_penalty 1, max_tokens 1. */
+/* A head with every option off: temperature 1, top_p 1, repetition_penalty 1, max_tokens 1, as many
+ * drafts as there are. */
 cmi_request cmi_request_defaults(void);
 
 /* Checks a message from elsewhere: version, sizes, ranges, finite floats. bytes need not be

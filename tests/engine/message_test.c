@@ -23,6 +23,8 @@ static void a_request_carries_its_arrays(void **state)
     cmi_request *r = make_request();
     assert_int_equal(r->n_bytes, sizeof *r + sizeof prompt + sizeof stops + sizeof biases);
     assert_int_equal(r->request_id, 42);
+    assert_int_equal(r->max_drafts, UINT32_MAX);
+    assert_int_equal(r->tpot_target_us | r->ttft_target_us | r->timeout_ms, 0);
     assert_memory_equal(cmi_request_prompt(r), prompt, sizeof prompt);
     assert_memory_equal(cmi_request_stop_token_ids(r), stops, sizeof stops);
     assert_memory_equal(cmi_request_logit_bias(r), biases, sizeof biases);
