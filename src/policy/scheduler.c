@@ -3,6 +3,11 @@
 #include <assert.h>
 #include <string.h>
 
+enum {
+    LEAST_PREFILL_ROWS = 16, /* that a prompt gets after so many steps without any */
+    STARVED = 16,
+};
+
 /* Slots in order of priority, then arrival. */
 typedef struct slot_list {
     uint32_t *slots;
@@ -22,6 +27,11 @@ struct cmi_scheduler {
     cmi_scheduler_sealed *sealed; /* [max_rows / block + max_num_seqs] */
     uint32_t n_sealed;
     uint64_t now_ns; /* of the call at hand */
+    cmi_step_cost cost;
+    cmi_step_budget budget;
+    cmi_step_shape shape; /* of the plan */
+    uint64_t planned_ns;  /* when it was made */
+    uint32_t n_starved;   /* steps without rows for a prompt that waits for some */
     /* the plan */
     uint32_t *preempted;       /* [max_num_seqs] */
     uint32_t *admitted;        /* [max_num_seqs] */
@@ -87,6 +97,7 @@ cmi_scheduler *cmi_scheduler_init(void *memory, const cmi_scheduler_options *opt
     cmi_scheduler *s = memory;
     memset(memory, 0, cmi_scheduler_bytes(opt));
     s->opt = *opt;
+    cmi_step_cost_init(&s->cost, opt->n_experts, opt->n_experts_per_tok);
 
     cut_all(s, opt, memory);
     return s;
@@ -177,8 +188,11 @@ void cmi_scheduler_arrive(cmi_scheduler *s, uint32_t slot, const cmi_scheduler_r
     assert(slot < s->opt.n_slots && request->n_prompt >= 1);
     assert(request->n_prompt < request->n_total && request->n_total <= s->opt.max_tokens);
     assert(pages_for(request->n_total) <= cmi_page_pool_size(s->opt.pool));
-    *new = (cmi_scheduler_slot){
-        .state = state, .request = *request, .order = s->n_arrived++, .tip = CMI_BLOCK_NONE};
+    *new = (cmi_scheduler_slot){.state = state,
+                                .request = *request,
+                                .order = s->n_arrived++,
+                                .tip = CMI_BLOCK_NONE,
+                                .pace = {.target_ns = request->tpot_ns}};
     move_on(new, CMI_REQUEST_ARRIVE);
     queue_up(s, slot);
 }
@@ -271,6 +285,7 @@ const cmi_scheduler_sealed *cmi_scheduler_step_done(cmi_scheduler *s, uint64_t n
             slot->n_stored += outcomes[i].n_new - 1;
             slot->n_generated += outcomes[i].n_new;
             slot->n_drafts = outcomes[i].n_drafts;
+            cmi_pace_count(&slot->pace, now_ns, outcomes[i].n_new);
         }
         if (slot->state == CMI_REQUEST_PREFILL && slot->n_stored == slot->request.n_prompt) {
             move_on(slot, s->opt.role == CMI_ROLE_PREFILL ? CMI_REQUEST_HAND_OVER
@@ -278,6 +293,7 @@ const cmi_scheduler_sealed *cmi_scheduler_step_done(cmi_scheduler *s, uint64_t n
         }
     }
     s->n_spans = 0;
+    cmi_step_cost_observe(&s->cost, &s->shape, now_ns - CMI_MIN(s->planned_ns, now_ns));
     *n_sealed_out = s->n_sealed;
     return s->sealed;
 }
@@ -368,6 +384,25 @@ static uint32_t n_known(const cmi_scheduler_slot *slot)
     return slot->request.n_prompt + slot->n_generated;
 }
 
+/* What the MTP layer does behind the step is known afterwards only; taken is what it mostly does.
+ */
+static void add_to_shape(cmi_scheduler *s, const cmi_scheduler_span *span)
+{
+    const uint32_t n_drafts = s->slots[span->slot].n_drafts;
+    cmi_step_shape *shape = &s->shape;
+    shape->n_head_rows += span->samples ? 1 + span->n_drafts : 0;
+    if (span->is_prefill) {
+        cmi_step_shape_add_prefill(shape, span->position, span->n_rows, s->opt.max_drafts > 0);
+        shape->n_mtp_passes = CMI_MAX(shape->n_mtp_passes, CMI_MIN(s->opt.max_drafts, 1u));
+        return;
+    }
+    shape->n_decode_rows += span->n_rows;
+    shape->decode_context += span->position + span->n_rows;
+    shape->n_head_rows += n_drafts;
+    shape->n_mtp_rows += n_drafts;
+    shape->n_mtp_passes = CMI_MAX(shape->n_mtp_passes, n_drafts);
+}
+
 static void add_span(cmi_scheduler *s, uint32_t slot, uint32_t n_rows, uint32_t n_drafts,
                      bool is_prefill)
 {
@@ -381,6 +416,7 @@ static void add_span(cmi_scheduler *s, uint32_t slot, uint32_t n_rows, uint32_t 
                              .n_pages = seq->n_pages,
                              .is_prefill = is_prefill,
                              .samples = seq->n_stored + n_rows == n_known(seq)};
+    add_to_shape(s, &s->spans[s->n_spans - 1]);
     s->n_rows += n_rows + n_drafts;
     s->n_decode_rows += is_prefill ? 0 : n_rows + n_drafts;
 }
@@ -446,14 +482,47 @@ static bool begin_sequence(cmi_scheduler *s, cmi_scheduler_slot *seq, uint32_t n
     return true;
 }
 
+static void count_in_budget(cmi_scheduler *s, const cmi_scheduler_slot *seq)
+{
+    cmi_step_budget_add(&s->budget, &seq->pace, s->now_ns, n_known(seq),
+                        seq->state == CMI_REQUEST_DECODE);
+}
+
+static bool has_seat(const cmi_scheduler *s, const cmi_scheduler_slot *seq)
+{
+    return cmi_step_budget_has_seat(&s->budget, &seq->pace, n_known(seq));
+}
+
+static void open_budget(cmi_scheduler *s)
+{
+    const bool is_known = cmi_step_cost_is_known(&s->cost);
+    double factor = s->opt.cover > 0 ? cmi_step_cost_factor(&s->cost, s->opt.cover) : 1;
+    s->budget = cmi_step_budget_begin(is_known ? &s->cost.rates : NULL, factor);
+    for (uint32_t i = 0; i < s->running.n; i++) {
+        count_in_budget(s, &s->slots[s->running.slots[i]]);
+    }
+}
+
+/* Of n rows of the prompt those that the step can take. */
+static uint32_t affordable_rows(const cmi_scheduler *s, const cmi_scheduler_slot *seq, uint32_t n)
+{
+    uint32_t n_fit = cmi_step_budget_prefill_rows(&s->budget, &s->shape, seq->n_stored, n,
+                                                  s->opt.max_drafts > 0);
+    bool is_starved = s->n_starved >= STARVED && s->shape.n_prefill_rows == 0;
+    return n_fit == 0 && is_starved ? CMI_MIN(n, (uint32_t)LEAST_PREFILL_ROWS) : n_fit;
+}
+
 /* Whether the head of the queue may begin; it does then. */
 static bool admit(cmi_scheduler *s, uint32_t n_decoding)
 {
     uint32_t slot = s->waiting.slots[0];
     uint32_t n_kept = s->running.n == 0 ? 0 : n_decoding; /* for those who will want one soon */
-    if (s->running.n == s->opt.max_num_seqs || !begin_sequence(s, &s->slots[slot], n_kept)) {
+    if (s->running.n == s->opt.max_num_seqs ||
+        (s->running.n > 0 && !has_seat(s, &s->slots[slot])) ||
+        !begin_sequence(s, &s->slots[slot], n_kept)) {
         return false;
     }
+    count_in_budget(s, &s->slots[slot]);
     move_on(&s->slots[slot],
             s->opt.role == CMI_ROLE_DECODE ? CMI_REQUEST_RESERVE : CMI_REQUEST_ADMIT);
     leave_queue(s, slot);
@@ -469,17 +538,30 @@ static void plan_prefill(cmi_scheduler *s)
     if (n_decoding > 0) {
         budget = CMI_MIN(budget, s->opt.max_prefill_rows);
     }
+    open_budget(s);
     while (s->n_preempted == 0 && !s->is_short && s->waiting.n > 0 && admit(s, n_decoding)) {
     }
+    bool is_wanted = false;
     for (uint32_t i = 0; i < s->running.n && budget > 0; i++) {
         uint32_t slot = s->running.slots[i];
         const cmi_scheduler_slot *seq = &s->slots[slot];
         if (seq->state == CMI_REQUEST_PREFILL) {
             uint32_t n = CMI_MIN(seq->request.n_prompt - seq->n_stored, budget);
+            is_wanted = true;
+            n = affordable_rows(s, seq, n);
+            if (n == 0) {
+                break;
+            }
             add_span(s, slot, n, 0, true);
             budget -= n;
         }
     }
+    s->n_starved = is_wanted && s->shape.n_prefill_rows == 0 ? s->n_starved + 1 : 0;
+}
+
+static double predict(const cmi_scheduler *s)
+{
+    return cmi_step_cost_is_known(&s->cost) ? cmi_step_predict_ns(&s->cost.rates, &s->shape) : 0;
 }
 
 bool cmi_scheduler_plan_step(cmi_scheduler *s, uint64_t now_ns, cmi_scheduler_plan *plan_out)
@@ -489,6 +571,8 @@ bool cmi_scheduler_plan_step(cmi_scheduler *s, uint64_t now_ns, cmi_scheduler_pl
     s->n_sealed = 0;
     s->n_preempted = s->n_admitted = s->n_rows = s->n_decode_rows = 0;
     s->is_short = false;
+    s->shape = (cmi_step_shape){0};
+    s->planned_ns = now_ns;
     plan_decode(s);
     plan_prefill(s);
     *plan_out = (cmi_scheduler_plan){.preempted = s->preempted,
@@ -498,7 +582,9 @@ bool cmi_scheduler_plan_step(cmi_scheduler *s, uint64_t now_ns, cmi_scheduler_pl
                                      .n_admitted = s->n_admitted,
                                      .n_spans = s->n_spans,
                                      .n_rows = s->n_rows,
-                                     .n_decode_rows = s->n_decode_rows};
+                                     .n_decode_rows = s->n_decode_rows,
+                                     .shape = s->shape,
+                                     .predicted_ns = predict(s)};
     return s->n_spans > 0;
 }
 
@@ -520,6 +606,11 @@ uint64_t cmi_scheduler_n_waiting_tokens(const cmi_scheduler *s)
 uint32_t cmi_scheduler_n_running(const cmi_scheduler *s)
 {
     return s->running.n;
+}
+
+cmi_step_cost *cmi_scheduler_cost(cmi_scheduler *s)
+{
+    return &s->cost;
 }
 
 const cmi_prefix_account *cmi_scheduler_prefix_account(const cmi_scheduler *s)

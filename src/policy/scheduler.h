@@ -14,6 +14,10 @@
  * pages for its whole prompt, beside one for each sequence that decodes; nobody overtakes it.
  * Blocks of the prompt that the prefix cache has are not computed, and full blocks that were are
  * given to it. Idle cached blocks count as room.
+ *  - Targets (TPOT) bound a step as soon as its duration can be predicted: prompts get the rows
+ * that keep the tightest one, though after STARVED steps without any a few; and nobody is admitted
+ *    beside whom those that run, or itself, could not keep theirs. Nobody is sent away for a
+ * target.
  *  - Behind the last known token of a sequence run its drafts (speculation), if rows are left: the
  *    owner says after a step how many there are, and how many tokens came of the last ones.
  *  - A sequence that needs a page when none is free takes those of the last in that order, perhaps
@@ -32,6 +36,7 @@
 
 #include "policy/prefix_cache.h"
 #include "policy/request_state.h"
+#include "policy/step_budget.h"
 
 /* What an instance does of a request. */
 typedef enum cmi_instance_role {
@@ -51,6 +56,9 @@ typedef struct cmi_scheduler_options {
     uint32_t max_drafts;       /* of a sequence; a span has so many rows more. Pages are held for as
                                   many positions ahead: a draft's own KV goes there */
     uint32_t max_tokens;       /* of a sequence */
+    uint32_t n_experts, n_experts_per_tok; /* of the model, for predictions; 0, 0: none */
+    double cover; /* share of the steps that keep to a predicted duration, where there are targets;
+                     0: the mean */
     /* Both outlive the scheduler and are its own meanwhile. */
     cmi_page_pool *pool;
     cmi_prefix_cache *cache; /* over pool; perhaps for no block */
@@ -62,6 +70,7 @@ typedef struct cmi_scheduler_request {
     uint32_t n_total;  /* prompt and all tokens that it may generate; <= max_tokens, and its pages
                           fit the pool */
     int32_t priority;  /* lower goes first */
+    uint64_t tpot_ns;  /* target for the time between tokens; 0: none */
     /* For the prefix cache: keys of the prompt's full blocks, which live as long as the request;
      * with n_keys 0 its blocks are not given to the cache either. */
     const cmi_content_key *keys;
@@ -80,6 +89,7 @@ typedef struct cmi_scheduler_slot {
     uint32_t n_drafts;    /* that the next step may try */
     uint32_t n_stored;    /* positions whose KV is there */
     uint32_t n_cached;    /* of them found in the cache when it was last admitted */
+    cmi_pace pace;
     /* While it runs: its KV, and the chain of cached blocks that it begins with. */
     cmi_page_id *pages; /* [n_pages] */
     uint32_t n_pages;
@@ -122,6 +132,8 @@ typedef struct cmi_scheduler_plan {
     const cmi_scheduler_span *spans; /* those that decode first */
     uint32_t n_preempted, n_admitted, n_spans;
     uint32_t n_rows, n_decode_rows;
+    cmi_step_shape shape;
+    double predicted_ns; /* in the mean; 0: not known yet */
 } cmi_scheduler_plan;
 
 typedef struct cmi_scheduler cmi_scheduler;
@@ -165,6 +177,9 @@ const cmi_scheduler_slot *cmi_scheduler_slot_get(const cmi_scheduler *s, uint32_
 uint32_t cmi_scheduler_n_waiting(const cmi_scheduler *s);
 uint64_t cmi_scheduler_n_waiting_tokens(const cmi_scheduler *s); /* of their prompts */
 uint32_t cmi_scheduler_n_running(const cmi_scheduler *s);
+/* How long steps take: observed from each plan to its cmi_scheduler_step_done. The owner may
+ * observe steps of its own before the first plan. */
+cmi_step_cost *cmi_scheduler_cost(cmi_scheduler *s);
 /* Where the prompts' tokens went since init, for every admission. */
 const cmi_prefix_account *cmi_scheduler_prefix_account(const cmi_scheduler *s);
 
