@@ -24,6 +24,9 @@ typedef struct serve_options {
     uint32_t port;
     uint32_t max_queued;
     uint32_t max_queued_tokens;
+    double ttft_ms, tpot_ms; /* 0: no target */
+    uint32_t timeout_s;
+    uint32_t probe_ms;
     uint32_t max_num_seqs;
     uint32_t max_total_tokens;
     uint32_t max_prefill_rows;
@@ -37,6 +40,10 @@ typedef struct serve_options {
     uint32_t shutdown_timeout_s;
     const char *record_events;
 } serve_options;
+
+#define MAX_TARGET_MS 4e6
+
+enum { MAX_OPTIONS = 64 };
 
 static int stop_fd = -1;
 
@@ -127,6 +134,8 @@ static cmi_status start_server(cmi_server **server_out, const serve_options *opt
         .model_name = opt->served_names.n_items > 0 ? opt->served_names.items[0] : opt->own_name,
         .id_seed = cmi_random_seed(),
         .max_body_bytes = (size_t)opt->max_body_mib << 20,
+        .service = {.ttft_us = (uint32_t)(opt->ttft_ms * 1000),
+                    .tpot_us = (uint32_t)(opt->tpot_ms * 1000)},
     };
     return cmi_server_start(server_out, &server, err);
 }
@@ -154,6 +163,7 @@ static int serve(const serve_options *opt)
     if (st == CMI_OK) {
         cmi_engine_options engine = {.max_queued_requests = opt->max_queued,
                                      .max_queued_tokens = opt->max_queued_tokens,
+                                     .probe_ms = opt->probe_ms,
                                      .max_prefill_rows = opt->max_prefill_rows,
                                      .no_prefix_cache = opt->no_prefix_cache,
                                      .max_drafts = opt->max_drafts,
@@ -219,10 +229,38 @@ static void print_help(const cmi_option *own, const cmi_option *model)
            "  cminfer serve /data/DeepSeek-V2-Lite --host 0.0.0.0 --api-key secret --threads 32\n");
 }
 
+/* Behind the table's last option: how requests are to be served. */
+static void add_service_options(cmi_option *table, serve_options *opt)
+{
+    const cmi_option options[] = {
+        {"tpot-ms", "MS",
+         "target for the mean time between a request's tokens (default:\n"
+         "none); header x-llm-d-slo-tpot-ms. Fewer run together, and prompts\n"
+         "come in smaller pieces, so that it holds",
+         CMI_OPTION_NUMBER, &opt->tpot_ms, 0, 0},
+        {"ttft-ms", "MS",
+         "target for the time to the first token (default: none); header\n"
+         "x-llm-d-slo-ttft-ms",
+         CMI_OPTION_NUMBER, &opt->ttft_ms, 0, 0},
+        {"step-probe-ms", "MS",
+         "to measure made-up steps at the start, so that their durations\n"
+         "can be predicted (default 1000; 0: learn from requests only)",
+         CMI_OPTION_UINT, &opt->probe_ms, 0, 60000},
+    };
+    while (table->names != NULL) {
+        table++;
+    }
+    memcpy(table, options, sizeof options);
+}
+
 int cmi_cmd_serve(int argc, char **argv)
 {
-    serve_options opt = {.host = "127.0.0.1", .port = 8000, .max_body_mib = 10, .max_num_seqs = 64};
-    const cmi_option own_table[] = {
+    serve_options opt = {.host = "127.0.0.1",
+                         .port = 8000,
+                         .max_body_mib = 10,
+                         .max_num_seqs = 64,
+                         .probe_ms = 1000};
+    cmi_option own_table[MAX_OPTIONS] = {
         {"host", "ADDRESS", "to listen on (default 127.0.0.1; 0.0.0.0 for all)", CMI_OPTION_TEXT,
          &opt.host, 0, 0},
         {"port", "N", "to listen on (default 8000; 0: any free one)", CMI_OPTION_UINT, &opt.port, 0,
@@ -281,15 +319,19 @@ int cmi_cmd_serve(int argc, char **argv)
          CMI_OPTION_TEXT, &opt.record_events, 0, 0},
         {"chat-template", "FILE", "a Jinja template (or its text) instead of the model's own",
          CMI_OPTION_TEXT, &opt.chat_template, 0, 0},
-        {0},
     };
     int exit_status;
+    add_service_options(own_table, &opt);
     if (!cmi_cli_parse(own_table, &opt.model, print_help, argc, argv, &exit_status)) {
         return exit_status;
     }
     cmi_error err = {0};
     if (read_speculative_config(&opt, &err) != CMI_OK) {
         return cmi_cli_usage(err.text);
+    }
+    if (!(opt.ttft_ms >= 0 && opt.ttft_ms <= MAX_TARGET_MS) ||
+        !(opt.tpot_ms >= 0 && opt.tpot_ms <= MAX_TARGET_MS)) {
+        return cmi_cli_usage("--ttft-ms and --tpot-ms take 0 to 4000000");
     }
     name_model(opt.own_name, sizeof opt.own_name, opt.model.model);
     return serve(&opt);

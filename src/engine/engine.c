@@ -12,6 +12,10 @@
 #include "os/clock.h"
 #include "os/random.h"
 
+/* Share of the steps that are to take no longer than predicted, where targets depend on them. A
+ * target is a mean over many steps; 0.99 would leave a fifth of a noisy machine idle. */
+#define COVER 0.9
+
 /* ---- life ----
  */
 
@@ -176,6 +180,9 @@ static void make_scheduler(cmi_engine *engine, uint32_t max_prefill_rows)
                                  .max_span_rows = CMI_MAX_REPLAY_ROWS,
                                  .max_drafts = engine->max_drafts,
                                  .max_tokens = in->max_model_len,
+                                 .n_experts = in->config.n_routed_experts,
+                                 .n_experts_per_tok = in->config.num_experts_per_tok,
+                                 .cover = COVER,
                                  .pool = engine->pool,
                                  .cache = engine->cache};
     engine->policy_memory[2] = cmi_alloc(1, cmi_scheduler_bytes(&opt));
@@ -222,6 +229,7 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
 {
     cmi_engine *engine = cmi_alloc(1, sizeof *engine);
     engine->instance = instance;
+    engine->probe_ns = opt->probe_ms * UINT64_C(1000000);
     engine->max_drafts = CMI_MIN(opt->max_drafts, instance->max_drafts);
     engine->queue.max_requests =
         opt->max_queued_requests > 0 ? opt->max_queued_requests : CMI_DEFAULT_MAX_QUEUED_REQUESTS;
@@ -249,6 +257,7 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
     pthread_mutex_init(&engine->lock, NULL);
     pthread_cond_init(&engine->work, NULL);
     pthread_cond_init(&engine->seat_event_room, NULL);
+    pthread_cond_init(&engine->up, NULL);
     engine->thread = pthread_self(); /* none yet */
     st = start_recorder(engine, opt->record_events, err);
     if (st == CMI_OK) {
@@ -258,6 +267,11 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
         cmi_engine_stop(engine);
         return st;
     }
+    pthread_mutex_lock(&engine->lock);
+    while (!engine->is_up) {
+        pthread_cond_wait(&engine->up, &engine->lock);
+    }
+    pthread_mutex_unlock(&engine->lock);
     *engine_out = engine;
     return CMI_OK;
 }
@@ -286,6 +300,7 @@ void cmi_engine_stop(cmi_engine *engine)
     cmi_policy_recorder_stop(engine->recorder);
     pthread_cond_destroy(&engine->seat_event_room);
     cmi_event_ring_deinit(&engine->ring);
+    pthread_cond_destroy(&engine->up);
     pthread_cond_destroy(&engine->work);
     pthread_mutex_destroy(&engine->lock);
     free_tables(engine);

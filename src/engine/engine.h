@@ -43,6 +43,11 @@ typedef struct cmi_engine_stats {
     uint32_t n_kv_pages_used;
     uint64_t n_waiting_tokens;                   /* of prompts */
     uint64_t n_refused[CMI_ADMISSION_N_REASONS]; /* requests, by the reason */
+    /* Steps whose duration was predicted: their durations as predicted and as measured, and what
+     * lay between, added up. */
+    uint64_t n_predicted_steps, predicted_ns, measured_ns, misjudged_ns;
+    /* Requests that ended with tokens and had such a target, and those of them that missed it. */
+    uint64_t n_ttft_targets, n_ttft_missed, n_tpot_targets, n_tpot_missed;
 } cmi_engine_stats;
 
 typedef struct cmi_engine_options {
@@ -52,6 +57,9 @@ typedef struct cmi_engine_options {
     /* Prompt tokens of a step in which others decode: what bounds their delay. 0: the default. */
     uint32_t max_prefill_rows;
     bool no_prefix_cache; /* prompts share nothing */
+    /* For made-up steps before the first request, so that durations are known when targets want
+     * them; about so long, one step is always run. 0: none, they are learned from requests. */
+    uint32_t probe_ms;
     /* Of the MTP layer for each token; no more than the instance has room for; 0: none. */
     uint32_t max_drafts;
     /* What the scheduler is told and answers goes to this file (engine/policy_recorder.h), with a

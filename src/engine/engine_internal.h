@@ -70,7 +70,7 @@ typedef struct cmi_engine_slot {
     uint32_t stop_token_id;
     cmi_finish_reason reason; /* NONE while it goes on */
     cmi_status status;        /* with ERROR */
-    uint64_t submitted_ns, started_ns, first_token_ns;
+    uint64_t submitted_ns, started_ns, first_token_ns, last_token_ns;
     bool is_cancelled; /* lock */
 } cmi_engine_slot;
 
@@ -118,6 +118,7 @@ struct cmi_engine {
     cmi_seat_event *seat_events_taken; /* [CMI_MAX_SEAT_EVENTS], with a receiver */
     bool is_idle;                      /* nothing can run until something happens */
     cmi_engine_stats counts;           /* as of the last step */
+    uint64_t probe_ns;                 /* to spend on made-up steps first */
     /* drafts */
     uint32_t max_drafts;
     cmi_batch_span *mtp_spans; /* [max_num_seqs] */
@@ -149,6 +150,8 @@ struct cmi_engine {
     uint32_t n_seat_events;
     pthread_cond_t seat_event_room;
     bool stopping;
+    bool is_up; /* the thread has done what comes before requests */
+    pthread_cond_t up;
     cmi_engine_stats stats;
 };
 
@@ -180,6 +183,10 @@ void cmi_engine_take_back_all(cmi_engine *engine);
 /* With a sender: what a step makes final, before it runs and after. */
 void cmi_engine_step_sends(cmi_engine *engine, const cmi_scheduler_plan *plan);
 void cmi_engine_step_sent(cmi_engine *engine, const cmi_scheduler_plan *plan);
+
+/* engine_probe.c: runs made-up steps for about budget_ns, to learn how long steps take. Before the
+ * first plan, on the engine's thread. */
+void cmi_engine_probe(cmi_engine *engine, uint64_t budget_ns);
 
 /* engine_sample.c: an event of the request with what all events repeat. */
 cmi_event cmi_engine_event(const cmi_engine *engine, uint32_t slot, cmi_event_type type);

@@ -10,6 +10,8 @@
 #include "engine/engine_internal.h"
 #include "os/clock.h"
 
+#define US_NS UINT64_C(1000)
+
 /* ---- seats -------------------------------------------------------------------------------------
  */
 
@@ -91,12 +93,30 @@ void cmi_engine_free_slot(cmi_engine *engine, uint32_t slot)
     pthread_mutex_unlock(&engine->lock);
 }
 
+/* Whether a request got what it wanted, as far as it came. */
+static void count_targets(cmi_engine *engine, const cmi_engine_slot *slot)
+{
+    const cmi_request *r = slot->request;
+    cmi_engine_stats *c = &engine->counts;
+    if (r->ttft_target_us > 0 && slot->first_token_ns > 0) {
+        uint64_t ttft_ns = slot->first_token_ns - slot->submitted_ns + r->age_us * US_NS;
+        c->n_ttft_targets++;
+        c->n_ttft_missed += ttft_ns > r->ttft_target_us * US_NS ? 1 : 0;
+    }
+    if (r->tpot_target_us > 0 && slot->n_output > 1) {
+        uint64_t taken_ns = slot->last_token_ns - slot->first_token_ns;
+        c->n_tpot_targets++;
+        c->n_tpot_missed += taken_ns > (slot->n_output - 1) * (r->tpot_target_us * US_NS) ? 1 : 0;
+    }
+}
+
 /* A request is over for cancel and statistics before its FINISHED event can be seen. */
 static void end_requests(cmi_engine *engine, uint32_t n_ended)
 {
     for (uint32_t i = 0; i < n_ended; i++) {
         uint32_t idx = engine->ended[i];
         cmi_engine_slot *slot = &engine->slots[idx];
+        count_targets(engine, slot);
         const bool is_free = cmi_engine_end_in_scheduler(engine, idx);
         cmi_event event = finished_event(engine, idx);
         const cmi_engine_slot over = *slot;
@@ -128,6 +148,8 @@ static void arrive(cmi_engine *engine, uint32_t idx)
     bool with_logits = (slot->request->flags & CMI_REQUEST_PROMPT_LOGPROBS) != 0;
     cmi_scheduler_request request = {.n_prompt = slot->request->n_prompt_tokens,
                                      .n_total = slot->request->n_prompt_tokens + slot->max_output,
+                                     .priority = slot->request->priority,
+                                     .tpot_ns = slot->request->tpot_target_us * US_NS,
                                      .keys = slot->keys,
                                      .n_keys = slot->n_keys,
                                      .space_tag = slot->space_tag,
@@ -280,12 +302,24 @@ static void count(cmi_engine *engine, const cmi_scheduler_plan *plan)
     engine->counts.n_preemptions += plan->n_preempted;
 }
 
+static void count_duration(cmi_engine *engine, const cmi_scheduler_plan *plan, uint64_t measured_ns)
+{
+    const uint64_t predicted_ns = (uint64_t)plan->predicted_ns;
+    if (predicted_ns > 0) {
+        engine->counts.n_predicted_steps++;
+        engine->counts.predicted_ns += predicted_ns;
+        engine->counts.measured_ns += measured_ns;
+        engine->counts.misjudged_ns +=
+            measured_ns > predicted_ns ? measured_ns - predicted_ns : predicted_ns - measured_ns;
+    }
+}
+
 static void step(cmi_engine *engine)
 {
     cmi_scheduler_plan plan;
-    const uint64_t now_ns = cmi_clock_monotonic_ns();
-    engine->is_idle = !cmi_scheduler_plan_step(engine->scheduler, now_ns, &plan);
-    cmi_policy_recorder_plan(engine->recorder, now_ns, &plan);
+    const uint64_t begin_ns = cmi_clock_monotonic_ns();
+    engine->is_idle = !cmi_scheduler_plan_step(engine->scheduler, begin_ns, &plan);
+    cmi_policy_recorder_plan(engine->recorder, begin_ns, &plan);
     for (uint32_t i = 0; i < plan.n_preempted; i++) {
         cmi_engine_leave_seat(engine, plan.preempted[i]);
     }
@@ -313,6 +347,7 @@ static void step(cmi_engine *engine)
         cmi_engine_step_sent(engine, &plan);
     }
     tell_outcomes(engine, &plan);
+    count_duration(engine, &plan, cmi_clock_monotonic_ns() - begin_ns);
     end_requests(engine, n_ended);
 }
 
@@ -321,6 +356,13 @@ void *cmi_engine_main(void *arg)
     cmi_engine *engine = arg;
     bool run = true;
     cmi_team_own(engine->instance->team);
+    if (engine->probe_ns > 0) {
+        cmi_engine_probe(engine, engine->probe_ns);
+    }
+    pthread_mutex_lock(&engine->lock);
+    engine->is_up = true;
+    pthread_cond_signal(&engine->up);
+    pthread_mutex_unlock(&engine->lock);
     while (run) {
         end_requests(engine, take_work(engine, &run));
         if (run) {

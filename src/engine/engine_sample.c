@@ -146,7 +146,7 @@ static void sample_span(void *arg, uint32_t task, uint32_t worker)
 void cmi_engine_accept_token(cmi_engine *engine, cmi_engine_slot *slot, cmi_event *event)
 {
     event->index = slot->n_output++;
-    event->now_ns = cmi_clock_monotonic_ns();
+    event->now_ns = slot->last_token_ns = cmi_clock_monotonic_ns();
     if (event->index == 0) {
         slot->first_token_ns = event->now_ns;
     }

@@ -82,6 +82,17 @@ CMI_NODISCARD cmi_status cmi_api_job_create(cmi_api_job **job_out, const cmi_api
                                             cmi_api_error *err);
 void cmi_api_job_destroy(cmi_api_job *job); /* NULL is fine */
 
+/* How a job is to be served; 0: nothing asked for. */
+typedef struct cmi_api_service {
+    uint32_t ttft_us, tpot_us; /* targets: arrival to first token, and between tokens */
+    uint32_t timeout_ms;       /* by when its requests end, from now on */
+    uint32_t age_us;           /* how long ago it arrived */
+    uint64_t tenant;           /* whom it counts for; a digest */
+} cmi_api_service;
+
+/* For all requests of the job, before they are submitted. */
+void cmi_api_job_set_service(cmi_api_job *job, const cmi_api_service *service);
+
 uint32_t cmi_api_job_n_requests(const cmi_api_job *job);
 const cmi_request *cmi_api_job_request(const cmi_api_job *job, uint32_t choice);
 uint32_t cmi_api_job_n(const cmi_api_job *job); /* the parameter n: choices of each prompt */

@@ -43,6 +43,9 @@ enum {
     X("skip_special_tokens", skip_special_tokens, bool, BOOL, ANSWERS, 0, 0)                       \
     X("include_stop_str_in_output", include_stop_string, bool, BOOL, ANSWERS, 0, 0)                \
     X("echo", echo, bool, BOOL, ANSWERS, 0, 0)                                                     \
+    X("priority", priority, int64_t, INT, ANSWERS, INT32_MIN, INT32_MAX)                           \
+    X("speculative", speculative, bool, BOOL, ANSWERS, 0, 0)                                       \
+    X("num_speculative_tokens", max_drafts, int64_t, INT, ANSWERS, 0, CMI_MAX_DRAFTS)              \
     X("user", user, bool, STRING, ANSWERS, 0, 0)                                                   \
     X("logprobs", n_logprobs, int64_t, INT, COMPLETIONS, 0, CMI_MAX_TOP_LOGPROBS)                  \
     X("logprobs", logprobs, bool, BOOL, CHAT, 0, 0)                                                \

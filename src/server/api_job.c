@@ -15,6 +15,18 @@ const cmi_request *cmi_api_job_request(const cmi_api_job *job, uint32_t choice)
     return job->choices[choice].request;
 }
 
+void cmi_api_job_set_service(cmi_api_job *job, const cmi_api_service *service)
+{
+    for (uint32_t i = 0; i < job->n_choices; i++) {
+        cmi_request *request = job->choices[i].request;
+        request->ttft_target_us = service->ttft_us;
+        request->tpot_target_us = service->tpot_us;
+        request->timeout_ms = service->timeout_ms;
+        request->age_us = service->age_us;
+        request->tenant = service->tenant;
+    }
+}
+
 uint32_t cmi_api_job_n(const cmi_api_job *job)
 {
     return (uint32_t)job->params.n;

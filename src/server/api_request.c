@@ -38,6 +38,8 @@ static cmi_api_params default_params(const cmi_api *api, cmi_api_endpoint endpoi
         .top_k = d->top_k,
         .repetition_penalty = pick(d->repetition_penalty, 1),
         .skip_special_tokens = true,
+        .speculative = true,
+        .max_drafts = CMI_MAX_DRAFTS,
         .parallel_tool_calls = true,
         .include_reasoning = true,
         .add_generation_prompt = endpoint == CMI_API_CHAT_COMPLETIONS,
@@ -161,6 +163,8 @@ static void fill_head(const cmi_api_job *job, uint32_t choice_idx, uint32_t max_
                   (logprobs && !chat && p->echo ? (unsigned)CMI_REQUEST_PROMPT_LOGPROBS : 0) |
                   (p->ignore_eos ? (unsigned)CMI_REQUEST_IGNORE_EOS : 0);
     head->n_top_logprobs = logprobs ? (uint32_t)(chat ? p->top_logprobs : p->n_logprobs) : 0;
+    head->priority = (int32_t)p->priority;
+    head->max_drafts = p->speculative ? (uint32_t)p->max_drafts : 0;
     head->top_k = p->top_k > 0 ? (uint32_t)p->top_k : 0;
     head->temperature = p->temperature < MIN_TEMPERATURE ? 0.0f : (float)p->temperature;
     head->top_p = (float)p->top_p;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "os/clock.h"
+#include "server/http_service.h"
 
 /* Answers are small, but for /tokenize of a body of the largest size. */
 #define MAX_REPLY_BYTES ((size_t)256 << 20)
@@ -109,20 +110,43 @@ static enum MHD_Result run_text(cmi_http_request *req, const cmi_api *api)
     return reply_error(req, &err);
 }
 
+static const char *request_header(const cmi_http_request *req, const char *name)
+{
+    return MHD_lookup_connection_value(req->connection, MHD_HEADER_KIND, name);
+}
+
+/* What is asked for, counted from the last byte of the request. */
+static cmi_status read_service(const cmi_http_request *req, uint64_t whole_ns,
+                               cmi_api_service *service_out, cmi_api_error *err)
+{
+    const cmi_http_service_headers headers = {
+        .ttft_ms = request_header(req, "x-llm-d-slo-ttft-ms"),
+        .tpot_ms = request_header(req, "x-llm-d-slo-tpot-ms"),
+        .timeout_ms = request_header(req, "x-request-timeout-ms"),
+        .fairness_id = request_header(req, "x-llm-d-inference-fairness-id"),
+        .authorization = request_header(req, "Authorization"),
+    };
+    *service_out = req->server->opt.service;
+    cmi_status st = cmi_http_service_read(&headers, service_out, err);
+    const uint64_t age_us = (cmi_clock_monotonic_ns() - whole_ns) / 1000;
+    service_out->age_us = (uint32_t)CMI_MIN(age_us, (uint64_t)UINT32_MAX);
+    return st;
+}
+
 /* Makes a job of the request and gives it to the engine. A full queue is seen before the body is
  * parsed: a refusal has to be quick when many come. */
 static cmi_status start_job(cmi_http_request *req, const cmi_api *api, bool *is_stream_out,
                             cmi_api_error *err)
 {
     cmi_server *server = req->server;
+    const uint64_t whole_ns = cmi_clock_monotonic_ns();
     cmi_admission_verdict verdict;
     if (!cmi_engine_has_room(atomic_load(&server->engine), cmi_api_body_tokens(api, req->body.len),
                              &verdict)) {
         cmi_http_error_set_refused(err, verdict, "Too many requests are waiting; try again.");
         return CMI_ERR_NO_CAPACITY;
     }
-    req->exchange =
-        cmi_exchange_acquire(server->exchanges, req->connection, cmi_clock_monotonic_ns());
+    req->exchange = cmi_exchange_acquire(server->exchanges, req->connection, whole_ns);
     if (req->exchange == NULL) {
         cmi_http_error_set(err, 429, "Too many requests are waiting; try again.");
         return CMI_ERR_NO_CAPACITY;
@@ -136,6 +160,13 @@ static cmi_status start_job(cmi_http_request *req, const cmi_api *api, bool *is_
     if (st != CMI_OK) {
         return st;
     }
+    cmi_api_service service;
+    st = read_service(req, whole_ns, &service, err);
+    if (st != CMI_OK) {
+        cmi_api_job_destroy(job);
+        return st;
+    }
+    cmi_api_job_set_service(job, &service);
     *is_stream_out = cmi_api_job_is_stream(job);
     return cmi_exchange_submit(req->exchange, job, err);
 }

@@ -17,6 +17,8 @@ static const char *type_name(int http_status)
         return "NotFoundError";
     case 405:
         return "MethodNotAllowedError";
+    case 408:
+        return "RequestTimeoutError";
     case 413:
         return "PayloadTooLargeError";
     case 429:
@@ -53,6 +55,8 @@ int cmi_http_status_from(cmi_status st)
         return 400;
     case CMI_ERR_NO_CAPACITY:
         return 429;
+    case CMI_ERR_TIMEOUT:
+        return 408;
     case CMI_ERR_CLOSED:
         return 503;
     default:

@@ -266,6 +266,35 @@ static void write_refused(const cmi_metrics *m, const cmi_engine_stats *stats, c
                        (double)stats->n_waiting_tokens, out);
 }
 
+static void write_durations(const cmi_metrics *m, const cmi_engine_stats *s, cmi_buf *out)
+{
+    const struct {
+        const char *name, *help;
+        double value;
+    } counters[] = {
+        {"cminfer:predicted_steps_total", "Steps whose duration was predicted.",
+         (double)s->n_predicted_steps},
+        {"cminfer:step_predicted_seconds_total", "Their durations as predicted, together.",
+         (double)s->predicted_ns / (double)S},
+        {"cminfer:step_measured_seconds_total", "Their durations as measured, together.",
+         (double)s->measured_ns / (double)S},
+        {"cminfer:step_misjudged_seconds_total", "What lay between, together, either way.",
+         (double)s->misjudged_ns / (double)S},
+        {"cminfer:ttft_targets_total", "Requests with a TTFT target that got a token.",
+         (double)s->n_ttft_targets},
+        {"cminfer:ttft_targets_missed_total", "Of them those that got it too late.",
+         (double)s->n_ttft_missed},
+        {"cminfer:tpot_targets_total", "Requests with a TPOT target that got two tokens.",
+         (double)s->n_tpot_targets},
+        {"cminfer:tpot_targets_missed_total", "Of them those whose tokens came too slowly.",
+         (double)s->n_tpot_missed},
+    };
+    for (size_t i = 0; i < CMI_LEN(counters); i++) {
+        write_engine_value(m, counters[i].name, "counter", counters[i].help, counters[i].value,
+                           out);
+    }
+}
+
 static void write_engine(const cmi_metrics *m, const cmi_engine_info *info,
                          const cmi_engine_stats *stats, cmi_buf *out)
 {
@@ -289,6 +318,7 @@ static void write_engine(const cmi_metrics *m, const cmi_engine_info *info,
                        (double)stats->n_generation_tokens, out);
 
     write_refused(m, stats, out);
+    write_durations(m, stats, out);
     if (info->max_drafts > 0) {
         write_drafts(m, info, stats, out);
     }

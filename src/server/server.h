@@ -18,6 +18,9 @@ typedef struct cmi_server_options {
     const char *model_name; /* the label of the metrics */
     uint64_t id_seed;       /* makes generated X-Request-Ids differ from other processes' */
 
+    /* For requests that say nothing else: targets and timeout. */
+    cmi_api_service service;
+
     /* Limits; 0 takes the default. */
     size_t max_body_bytes;     /* of a request; 10 MiB; beyond it 413 */
     uint32_t max_connections;  /* 4096, 60000 at most; more wait in the listen queue */

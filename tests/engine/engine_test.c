@@ -194,6 +194,33 @@ static void stopping_ends_what_runs_and_waits(void **state)
         f->engine); /* joins, and asserts that no page is leaked when the model closes */
 }
 
+/* The steps made up at the start change no answer, and leave no page behind. */
+static void probing_changes_nothing_but_what_is_known(void **state)
+{
+    fixture *f = *state;
+    uint32_t tokens[2][40];
+    for (uint32_t with = 0; with < 2; with++) {
+        cmi_engine_options opt = {.probe_ms = with * 300};
+        cmi_error err = {0};
+        assert_int_equal(cmi_engine_start(&f->engine, f->instance, &opt, &err), CMI_OK);
+        cmi_engine_stats stats;
+        cmi_engine_stats_get(f->engine, &stats);
+        assert_int_equal(stats.n_steps, 0);
+        assert_int_equal(stats.n_kv_pages_used, 0);
+        assert_int_equal(submit(f, 1, 40), CMI_OK);
+        for (uint32_t i = 0; i < 40; i++) {
+            tokens[with][i] = next_of_type(f, CMI_EVENT_TOKEN).token_id;
+        }
+        (void)next_of_type(f, CMI_EVENT_FINISHED);
+        cmi_engine_stats_get(f->engine, &stats);
+        assert_true(stats.n_predicted_steps > 0 && stats.predicted_ns > 0 && stats.measured_ns > 0);
+        assert_true(with == 0 || stats.n_predicted_steps == stats.n_steps);
+        assert_true(with == 1 || stats.n_predicted_steps < stats.n_steps);
+        cmi_engine_stop(f->engine);
+    }
+    assert_memory_equal(tokens[0], tokens[1], sizeof tokens[0]);
+}
+
 static void bad_requests_are_refused_at_the_door(void **state)
 {
     fixture *f = *state;
@@ -290,6 +317,7 @@ int main(void)
         cmocka_unit_test(the_full_queue_refuses_and_cancel_makes_room),
         cmocka_unit_test(waiting_tokens_are_bounded_too),
         cmocka_unit_test(stopping_ends_what_runs_and_waits),
+        cmocka_unit_test(probing_changes_nothing_but_what_is_known),
         cmocka_unit_test(bad_requests_are_refused_at_the_door),
         cmocka_unit_test(logprobs_are_those_of_the_model),
         cmocka_unit_test(end_tokens_wait_for_min_tokens_and_the_context_is_a_limit),

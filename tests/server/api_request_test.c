@@ -519,6 +519,36 @@ static void reasoning_starts_where_the_prompt_says(void **state)
     }
 }
 
+static void how_to_serve_it_reaches_the_engine(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *body;
+        int32_t priority;
+        uint32_t max_drafts;
+    } cases[] = {
+        {"{" HI "}", 0, CMI_MAX_DRAFTS},
+        {"{" HI ", 'priority': -7, 'num_speculative_tokens': 1}", -7, 1},
+        {"{" HI ", 'priority': 2147483647, 'speculative': true}", INT32_MAX, CMI_MAX_DRAFTS},
+        {"{" HI ", 'speculative': false, 'num_speculative_tokens': 3}", 0, 0},
+    };
+    for (size_t i = 0; i < CMI_LEN(cases); i++) {
+        api_run run = api_play(CMI_API_CHAT_COMPLETIONS, cases[i].body, NULL);
+        const cmi_request *r = cmi_api_job_request(run.job, 0);
+        assert_int_equal(r->priority, cases[i].priority);
+        assert_int_equal(r->max_drafts, cases[i].max_drafts);
+        assert_int_equal(r->tpot_target_us, 0);
+        const cmi_api_service service = {1, 2, 3, 4, 5};
+        cmi_api_job_set_service(run.job, &service);
+        assert_int_equal(r->ttft_target_us, 1);
+        assert_int_equal(r->tpot_target_us, 2);
+        assert_int_equal(r->timeout_ms, 3);
+        assert_int_equal(r->age_us, 4);
+        assert_int_equal(r->tenant, 5);
+        api_run_end(&run);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -530,6 +560,7 @@ int main(void)
         cmocka_unit_test(null_unknown_and_repeated_fields_are_fine),
         cmocka_unit_test(sampling_fields_reach_the_engine),
         cmocka_unit_test(absent_fields_have_defaults),
+        cmocka_unit_test(how_to_serve_it_reaches_the_engine),
         cmocka_unit_test(a_seed_is_made_from_the_jobs_number),
         cmocka_unit_test(prompt_and_answer_fit_the_context),
         cmocka_unit_test(prompts_become_the_models_tokens),

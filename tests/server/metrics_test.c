@@ -267,6 +267,14 @@ static void traffic_moves_every_metric(void **state)
                                                          .n_accepted_tokens = 5,
                                                          .n_accepted_at = {3, 2},
                                                          .n_waiting_tokens = 9,
+                                                         .n_predicted_steps = 7,
+                                                         .predicted_ns = 10,
+                                                         .measured_ns = 11,
+                                                         .misjudged_ns = 3,
+                                                         .n_ttft_targets = 3,
+                                                         .n_ttft_missed = 1,
+                                                         .n_tpot_targets = 3,
+                                                         .n_tpot_missed = 1,
                                                          .n_refused = {0, 1, 1}}};
     server_fixture_start(&f, NULL, &engine);
     http_client c;

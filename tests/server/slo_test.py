@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Latency targets, priorities, tenants and deadlines, as clients and operators see them.
+
+No time is asserted: what a step takes here is not known. A target is so low that no machine keeps
+it, or so high that every one does.
+
+  slo_test.py CMINFER MODEL
+"""
+import os
+import sys
+import unittest
+
+from live_server import Server, post_bytes, read_answer
+
+CMINFER, MODEL = map(os.path.abspath, sys.argv[1:3])
+COMPLETIONS = "/v1/completions"
+LONG = {"prompt": "a", "ignore_eos": True, "max_tokens": 400, "stream": True}
+TIGHT, LOOSE = "0.001", "4000000"
+
+
+class SloTest(unittest.TestCase):
+    options = ()
+
+    def setUp(self):
+        self.server = Server(CMINFER, MODEL, *self.options)
+        self.addCleanup(self.stop)
+
+    def stop(self):
+        self.assertEqual(self.server.stop(), 0)
+
+    def send(self, body, **headers):
+        lines = "".join(f"{k.replace('_', '-')}: {v}\r\n" for k, v in headers.items())
+        sock = self.server.connect()
+        sock.sendall(post_bytes(COMPLETIONS, body, lines))
+        return sock
+
+    def metric(self, name):
+        return self.server.metric("cminfer:" + name)
+
+
+class Targets(SloTest):
+    def test_durations_are_predicted_from_the_first_step_on(self):
+        answer = self.server.post(COMPLETIONS, {"prompt": "a", "max_tokens": 8})
+        self.assertEqual(answer.status, 200)
+        self.assertGreaterEqual(self.metric("predicted_steps_total"), 8)
+        self.assertGreater(self.metric("step_predicted_seconds_total"), 0)
+        self.assertGreater(self.metric("step_measured_seconds_total"), 0)
+
+    def test_a_target_that_all_keep_changes_nothing(self):
+        socks = [self.send(LONG, x_llm_d_slo_tpot_ms=LOOSE) for _ in range(8)]
+        self.server.wait_running(8, 0)
+        for sock in socks:
+            self.assertEqual(read_answer(sock).status, 200)
+        self.assertEqual(self.metric("tpot_targets_total"), 8)
+        self.assertEqual(self.metric("tpot_targets_missed_total"), 0)
+
+    def test_bad_headers_are_400(self):
+        for name in ("x-llm-d-slo-tpot-ms", "x-llm-d-slo-ttft-ms", "x-request-timeout-ms"):
+            answer = self.server.post(COMPLETIONS, {"prompt": "a"}, **{name: "soon"})
+            self.assertEqual(answer.status, 400)
+            self.assertIn(name, answer.json()["error"]["message"])
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1], verbosity=2)
