@@ -12,10 +12,6 @@
 #include "os/clock.h"
 #include "os/random.h"
 
-/* Share of the steps that are to take no longer than predicted, where targets depend on them. A
- * target is a mean over many steps; 0.99 would leave a fifth of a noisy machine idle. */
-#define COVER 0.9
-
 /* ---- life ----
  */
 
@@ -182,7 +178,6 @@ static void make_scheduler(cmi_engine *engine, uint32_t max_prefill_rows)
                                  .max_tokens = in->max_model_len,
                                  .n_experts = in->config.n_routed_experts,
                                  .n_experts_per_tok = in->config.num_experts_per_tok,
-                                 .cover = COVER,
                                  .pool = engine->pool,
                                  .cache = engine->cache};
     engine->policy_memory[2] = cmi_alloc(1, cmi_scheduler_bytes(&opt));
@@ -229,6 +224,7 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
 {
     cmi_engine *engine = cmi_alloc(1, sizeof *engine);
     engine->instance = instance;
+    engine->door_limit_ns = CMI_ADMISSION_NO_LIMIT;
     engine->probe_ns = opt->probe_ms * UINT64_C(1000000);
     engine->max_drafts = CMI_MIN(opt->max_drafts, instance->max_drafts);
     engine->queue.max_requests =
@@ -386,10 +382,19 @@ static void fill_slot(const cmi_engine *engine, cmi_engine_slot *slot, const cmi
 /* ---- the queue's door --------------------------------------------------------------------------
  */
 
-/* Locked. Counts a refusal. */
-static cmi_admission_verdict check_room(cmi_engine *engine, uint64_t n_tokens)
+static cmi_admission_request admission_request(const cmi_request *request)
 {
-    cmi_admission_verdict verdict = cmi_admission_check_queue(&engine->queue, n_tokens);
+    return (cmi_admission_request){.n_prompt = request->n_prompt_tokens,
+                                   .max_tokens = request->max_tokens,
+                                   .ttft_ns = request->ttft_target_us * UINT64_C(1000),
+                                   .tpot_ns = request->tpot_target_us * UINT64_C(1000),
+                                   .age_ns = request->age_us * UINT64_C(1000)};
+}
+
+/* Locked. Counts a refusal. */
+static cmi_admission_verdict check_room(cmi_engine *engine, const cmi_admission_request *request)
+{
+    cmi_admission_verdict verdict = cmi_admission_decide(&engine->load, &engine->queue, request);
     if (verdict.reason == CMI_ADMISSION_OK && engine->n_free_slots == 0) {
         verdict.reason =
             CMI_ADMISSION_QUEUED_REQUESTS; /* those that end have theirs for a moment */
@@ -399,25 +404,37 @@ static cmi_admission_verdict check_room(cmi_engine *engine, uint64_t n_tokens)
     return verdict;
 }
 
-bool cmi_engine_has_room(cmi_engine *engine, uint64_t n_tokens_min,
+bool cmi_engine_has_room(cmi_engine *engine, const cmi_admission_request *request,
                          cmi_admission_verdict *verdict_out)
 {
     pthread_mutex_lock(&engine->lock);
-    *verdict_out = check_room(engine, n_tokens_min);
+    *verdict_out = check_room(engine, request);
     pthread_mutex_unlock(&engine->lock);
     return verdict_out->reason == CMI_ADMISSION_OK;
 }
 
-static cmi_status say_refused(const cmi_admission_queue *queue, cmi_admission_reason reason,
-                              cmi_error *err)
+static cmi_status say_refused(const cmi_admission_queue *queue,
+                              const cmi_admission_request *request,
+                              const cmi_admission_verdict *verdict, cmi_error *err)
 {
-    if (reason == CMI_ADMISSION_QUEUED_TOKENS) {
+    const double ms = 1e6;
+    switch (verdict->reason) {
+    case CMI_ADMISSION_QUEUED_TOKENS:
         return cmi_error_set(
             err, CMI_ERR_NO_CAPACITY, "%llu prompt tokens are waiting, no more than %llu are taken",
             (unsigned long long)queue->n_tokens, (unsigned long long)queue->max_tokens);
+    case CMI_ADMISSION_TTFT:
+        return cmi_error_set(err, CMI_ERR_NO_CAPACITY,
+                             "the first token would come after %.0f ms, %.0f are wanted",
+                             (double)verdict->predicted_ns / ms, (double)request->ttft_ns / ms);
+    case CMI_ADMISSION_TPOT:
+        return cmi_error_set(err, CMI_ERR_NO_CAPACITY,
+                             "a token would take %.1f ms, %.1f are wanted, or others want less",
+                             (double)verdict->predicted_ns / ms, (double)request->tpot_ns / ms);
+    default:
+        return cmi_error_set(err, CMI_ERR_NO_CAPACITY, "%u requests are waiting, no more are taken",
+                             queue->n_requests);
     }
-    return cmi_error_set(err, CMI_ERR_NO_CAPACITY, "%u requests are waiting, no more are taken",
-                         queue->n_requests);
 }
 
 /* Admits or refuses a request, which has a slot and counts as waiting from then on. */
@@ -425,21 +442,27 @@ static cmi_status take_place(cmi_engine *engine, const cmi_request *request, uin
                              cmi_admission_verdict *verdict_out, cmi_error *err)
 {
     cmi_status st = CMI_OK;
+    const cmi_admission_request asked = admission_request(request);
     cmi_admission_verdict verdict = {.reason = CMI_ADMISSION_OK};
     pthread_mutex_lock(&engine->lock);
     if (engine->stopping) {
         st = cmi_error_set(err, CMI_ERR_CLOSED, "the engine is stopping");
     } else {
-        verdict = check_room(engine, request->n_prompt_tokens);
+        verdict = check_room(engine, &asked);
     }
     if (st == CMI_OK && verdict.reason != CMI_ADMISSION_OK) {
-        st = say_refused(&engine->queue, verdict.reason, err);
+        st = say_refused(&engine->queue, &asked, &verdict, err);
     } else if (st == CMI_OK) {
         *slot_out = engine->free_slots[--engine->n_free_slots];
         engine->n_coming++;
         engine->n_coming_tokens += request->n_prompt_tokens;
         engine->queue.n_requests++;
         engine->queue.n_tokens += request->n_prompt_tokens;
+        if (asked.tpot_ns > 0) {
+            double limit_ns = (double)asked.tpot_ns * engine->load.tokens_per_step;
+            engine->door_limit_ns = CMI_MIN(engine->door_limit_ns, limit_ns);
+            engine->load.limit_ns = CMI_MIN(engine->load.limit_ns, limit_ns);
+        }
     }
     pthread_mutex_unlock(&engine->lock);
     if (verdict_out != NULL) {

@@ -91,17 +91,17 @@ CMI_NODISCARD cmi_status cmi_engine_start(cmi_engine **engine_out, struct cmi_in
  * engine; the instance is the caller's again. No other call may be in progress. NULL is fine. */
 void cmi_engine_stop(cmi_engine *engine);
 
-/* Whether the queue has room for a request of at least n_tokens_min prompt tokens, before one is
- * made. False counts as a refusal; *verdict_out says why and for how long. Never waits for a step.
- */
-bool cmi_engine_has_room(cmi_engine *engine, uint64_t n_tokens_min,
+/* Whether a request would be taken, before one is made; of the prompt a lower bound is enough.
+ * False counts as a refusal; *verdict_out says why and for how long. Never waits for a step. */
+bool cmi_engine_has_room(cmi_engine *engine, const cmi_admission_request *request,
                          cmi_admission_verdict *verdict_out);
 
 /* Queues a copy of the request; whether it is taken is known before anything is computed for it,
- * and without waiting for a step. CMI_ERR_INVALID: malformed, a token id outside the vocabulary, or
- * prompt + 1 > max_model_len (err says). CMI_ERR_NO_CAPACITY: refused, nothing changed;
- * *verdict_out says why and for how long, it may be NULL. CMI_ERR_CLOSED: the engine is stopping.
- */
+ * and without waiting for a step.
+ *
+ * CMI_ERR_INVALID: malformed, a token id outside the vocabulary, or prompt + 1 > max_model_len (err
+ * says). CMI_ERR_NO_CAPACITY: refused, nothing changed; *verdict_out says why and for how long, it
+ * may be NULL. CMI_ERR_CLOSED: the engine is stopping. */
 CMI_NODISCARD cmi_status cmi_engine_offer(cmi_engine *engine, const cmi_request *request,
                                           cmi_admission_verdict *verdict_out, cmi_error *err);
 

@@ -142,6 +142,8 @@ struct cmi_engine {
     uint32_t n_coming; /* admitted, not in the inbox yet */
     uint64_t n_coming_tokens;
     cmi_admission_queue queue; /* n: coming, in the inbox, or in the scheduler's queue */
+    cmi_admission_load load;   /* as of the last step */
+    double door_limit_ns;      /* tightest target of those that are coming or in the inbox */
     uint64_t n_refused[CMI_ADMISSION_N_REASONS];
     uint32_t n_cancelled;
     cmi_seat_end *seat_ends; /* [max_num_seqs], with a receiver */

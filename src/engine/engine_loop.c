@@ -67,6 +67,16 @@ static cmi_event finished_event(const cmi_engine *engine, uint32_t slot_idx)
     return event;
 }
 
+/* What admission goes by until the next time. Locked. */
+static void publish_load(cmi_engine *engine)
+{
+    cmi_scheduler_load(engine->scheduler, &engine->load);
+    if (engine->n_coming + engine->n_inbox == 0) {
+        engine->door_limit_ns = CMI_ADMISSION_NO_LIMIT;
+    }
+    engine->load.limit_ns = CMI_MIN(engine->load.limit_ns, engine->door_limit_ns);
+}
+
 /* The counters as other threads see them. Locked. */
 static void publish_stats(cmi_engine *engine)
 {
@@ -83,6 +93,14 @@ static void publish_stats(cmi_engine *engine)
     }
     engine->counts.n_running = cmi_scheduler_n_running(engine->scheduler);
     engine->stats = engine->counts;
+    publish_load(engine);
+}
+
+static void publish(cmi_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    publish_stats(engine);
+    pthread_mutex_unlock(&engine->lock);
 }
 
 void cmi_engine_free_slot(cmi_engine *engine, uint32_t slot)
@@ -202,6 +220,9 @@ static uint32_t take_work(cmi_engine *engine, bool *run_out)
     pthread_mutex_unlock(&engine->lock);
     for (uint32_t i = 0; i < n_arrived; i++) {
         arrive(engine, engine->arrived[i]);
+    }
+    if (n_arrived > 0) {
+        publish(engine);
     }
     return cmi_engine_take_handovers(engine, n_seat_ends, n_seat_events, n_ended);
 }
@@ -330,9 +351,7 @@ static void step(cmi_engine *engine)
         }
     }
     if (plan.n_preempted + plan.n_admitted > 0) { /* who waits is known at once */
-        pthread_mutex_lock(&engine->lock);
-        publish_stats(engine);
-        pthread_mutex_unlock(&engine->lock);
+        publish(engine);
     }
     if (plan.n_spans == 0) {
         return;
@@ -360,6 +379,7 @@ void *cmi_engine_main(void *arg)
         cmi_engine_probe(engine, engine->probe_ns);
     }
     pthread_mutex_lock(&engine->lock);
+    publish_stats(engine);
     engine->is_up = true;
     pthread_cond_signal(&engine->up);
     pthread_mutex_unlock(&engine->lock);

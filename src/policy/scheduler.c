@@ -8,6 +8,8 @@ enum {
     STARVED = 16,
 };
 
+static const double MEAN_OUTPUT_RATE = 0.0625;
+
 /* Slots in order of priority, then arrival. */
 typedef struct slot_list {
     uint32_t *slots;
@@ -31,6 +33,7 @@ struct cmi_scheduler {
     cmi_step_budget budget;
     cmi_step_shape shape; /* of the plan */
     uint64_t planned_ns;  /* when it was made */
+    double mean_output;   /* tokens of requests that ran and ended, of late; 0: none yet */
     uint32_t n_starved;   /* steps without rows for a prompt that waits for some */
     /* the plan */
     uint32_t *preempted;       /* [max_num_seqs] */
@@ -226,6 +229,10 @@ void cmi_scheduler_finish(cmi_scheduler *s, uint64_t now_ns, uint32_t slot)
     cmi_scheduler_slot *ended = &s->slots[slot];
     bool waits = ended->state == CMI_REQUEST_QUEUED;
     s->now_ns = now_ns;
+    if (ended->n_generated > 0) {
+        double rate = s->mean_output > 0 ? MEAN_OUTPUT_RATE : 1;
+        s->mean_output += rate * (ended->n_generated - s->mean_output);
+    }
     move_on(ended, CMI_REQUEST_FINISH);
     if (waits) {
         leave_queue(s, slot);
@@ -493,11 +500,16 @@ static bool has_seat(const cmi_scheduler *s, const cmi_scheduler_slot *seq)
     return cmi_step_budget_has_seat(&s->budget, &seq->pace, n_known(seq));
 }
 
+static double cover_factor(const cmi_scheduler *s)
+{
+    return s->opt.cover > 0 ? cmi_step_cost_factor(&s->cost, s->opt.cover)
+                            : cmi_step_cost_mean_factor(&s->cost);
+}
+
 static void open_budget(cmi_scheduler *s)
 {
     const bool is_known = cmi_step_cost_is_known(&s->cost);
-    double factor = s->opt.cover > 0 ? cmi_step_cost_factor(&s->cost, s->opt.cover) : 1;
-    s->budget = cmi_step_budget_begin(is_known ? &s->cost.rates : NULL, factor);
+    s->budget = cmi_step_budget_begin(is_known ? &s->cost.rates : NULL, cover_factor(s));
     for (uint32_t i = 0; i < s->running.n; i++) {
         count_in_budget(s, &s->slots[s->running.slots[i]]);
     }
@@ -606,6 +618,50 @@ uint64_t cmi_scheduler_n_waiting_tokens(const cmi_scheduler *s)
 uint32_t cmi_scheduler_n_running(const cmi_scheduler *s)
 {
     return s->running.n;
+}
+
+/* Those that run, by what they say together, and the tightest target of those that wait. */
+static void sum_load(const cmi_scheduler *s, cmi_admission_load *load)
+{
+    cmi_step_budget budget = cmi_step_budget_begin(&s->cost.rates, load->factor);
+    double n_decode = 0, n_tokens = 0;
+    for (uint32_t i = 0; i < s->running.n; i++) {
+        const cmi_scheduler_slot *seq = &s->slots[s->running.slots[i]];
+        cmi_step_budget_add(&budget, &seq->pace, s->now_ns, n_known(seq), false);
+        if (seq->state == CMI_REQUEST_PREFILL) {
+            load->n_prefill_tokens += seq->request.n_prompt - seq->n_stored;
+        } else {
+            n_decode++;
+            n_tokens += CMI_MAX(seq->pace.tokens_per_step, 1.0);
+        }
+    }
+    load->steady = budget.steady;
+    load->limit_ns = CMI_MIN(budget.steady_ns, CMI_ADMISSION_NO_LIMIT);
+    load->tokens_per_step = n_decode > 0 ? n_tokens / n_decode : 1;
+    for (uint32_t i = 0; i < s->waiting.n; i++) {
+        const cmi_scheduler_slot *seq = &s->slots[s->waiting.slots[i]];
+        if (seq->request.tpot_ns > 0) {
+            double limit_ns = (double)seq->request.tpot_ns * load->tokens_per_step;
+            load->limit_ns = CMI_MIN(load->limit_ns, limit_ns);
+        }
+    }
+}
+
+void cmi_scheduler_load(const cmi_scheduler *s, cmi_admission_load *load_out)
+{
+    const cmi_prefix_account *prefix = &s->account;
+    *load_out = (cmi_admission_load){
+        .is_known = cmi_step_cost_is_known(&s->cost),
+        .rates = s->cost.rates,
+        .factor = cover_factor(s),
+        .n_running = s->running.n,
+        .max_running = s->opt.max_num_seqs,
+        .max_prefill_rows = s->opt.max_prefill_rows,
+        .max_rows = s->opt.max_rows,
+        .computed_share =
+            prefix->prompt > 0 ? 1 - (double)prefix->used / (double)prefix->prompt : 1,
+        .mean_output = s->mean_output};
+    sum_load(s, load_out);
 }
 
 cmi_step_cost *cmi_scheduler_cost(cmi_scheduler *s)

@@ -34,6 +34,7 @@
 #ifndef CMI_POLICY_SCHEDULER_H
 #define CMI_POLICY_SCHEDULER_H
 
+#include "policy/admission.h"
 #include "policy/prefix_cache.h"
 #include "policy/request_state.h"
 #include "policy/step_budget.h"
@@ -57,8 +58,9 @@ typedef struct cmi_scheduler_options {
                                   many positions ahead: a draft's own KV goes there */
     uint32_t max_tokens;       /* of a sequence */
     uint32_t n_experts, n_experts_per_tok; /* of the model, for predictions; 0, 0: none */
-    double cover; /* share of the steps that keep to a predicted duration, where there are targets;
-                     0: the mean */
+    /* Share of the steps that are to keep to a predicted duration, where there are targets. 0: the
+     * mean holds, as a target is one of many steps. */
+    double cover;
     /* Both outlive the scheduler and are its own meanwhile. */
     cmi_page_pool *pool;
     cmi_prefix_cache *cache; /* over pool; perhaps for no block */
@@ -177,6 +179,8 @@ const cmi_scheduler_slot *cmi_scheduler_slot_get(const cmi_scheduler *s, uint32_
 uint32_t cmi_scheduler_n_waiting(const cmi_scheduler *s);
 uint64_t cmi_scheduler_n_waiting_tokens(const cmi_scheduler *s); /* of their prompts */
 uint32_t cmi_scheduler_n_running(const cmi_scheduler *s);
+/* What admission wants to know, between two steps. O(running + waiting). */
+void cmi_scheduler_load(const cmi_scheduler *s, cmi_admission_load *load_out);
 /* How long steps take: observed from each plan to its cmi_scheduler_step_done. The owner may
  * observe steps of its own before the first plan. */
 cmi_step_cost *cmi_scheduler_cost(cmi_scheduler *s);

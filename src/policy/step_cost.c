@@ -25,6 +25,7 @@ static const double outlier_errors = 3;  /* usual errors; beyond, an error count
 static const double least_error = 0.02;  /* what is never an outlier */
 static const double guess_ratio = 0.125; /* a prediction below this share of the time is none */
 static const double longest_ns = 1e13;   /* hours */
+static const double ratio_max = 1000;    /* of measured to predicted, as it is kept */
 
 static double power(double base, uint32_t n)
 {
@@ -82,9 +83,15 @@ bool cmi_step_cost_is_known(const cmi_step_cost *cost)
 /* ---- the rest ----------------------------------------------------------------------------------
  */
 
+/* Of the first steps, which were hardly predicted, none is kept. */
+static uint64_t n_kept(const cmi_step_cost *cost)
+{
+    return cost->n_observed - CMI_MIN(cost->n_observed, (uint64_t)KNOWN_AFTER);
+}
+
 static uint32_t n_ratios(const cmi_step_cost *cost)
 {
-    return (uint32_t)CMI_MIN(cost->n_observed, (uint64_t)CMI_STEP_COST_WINDOW);
+    return (uint32_t)CMI_MIN(n_kept(cost), (uint64_t)CMI_STEP_COST_WINDOW);
 }
 
 /* The first of the n that is not less than x. */
@@ -106,7 +113,7 @@ static uint32_t lower_bound(const float *sorted, uint32_t n, float x)
 /* Before the step is counted. */
 static void keep_ratio(cmi_step_cost *cost, float ratio)
 {
-    const uint32_t at = cost->n_observed % CMI_STEP_COST_WINDOW;
+    const uint32_t at = n_kept(cost) % CMI_STEP_COST_WINDOW;
     uint32_t n = n_ratios(cost);
     float *sorted = cost->sorted;
     if (n == CMI_STEP_COST_WINDOW) {
@@ -126,6 +133,16 @@ double cmi_step_cost_factor(const cmi_step_cost *cost, double share)
     uint32_t n_covered = (uint32_t)(share * n);
     n_covered += n_covered < share * n ? 1 : 0;
     return n == 0 ? 1 : (double)cost->sorted[CMI_MAX(CMI_MIN(n_covered, n), 1u) - 1];
+}
+
+double cmi_step_cost_mean_factor(const cmi_step_cost *cost)
+{
+    const uint32_t n = n_ratios(cost);
+    double total = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        total += (double)cost->sorted[i];
+    }
+    return n == 0 ? 1 : total / n;
 }
 
 /* ---- the fit -----------------------------------------------------------------------------------
@@ -172,7 +189,10 @@ void cmi_step_cost_observe(cmi_step_cost *cost, const cmi_step_shape *shape, uin
         }
         cost->b[i] = forget * cost->b[i] + weight * terms[i] * measured;
     }
-    keep_ratio(cost, (float)(measured / base));
+    if (cmi_step_cost_is_known(cost)) {
+        double ratio = predicted > 0 ? measured / predicted : ratio_max;
+        keep_ratio(cost, (float)CMI_MIN(ratio, ratio_max));
+    }
     cost->n_observed++;
     descend(cost, weight, SWEEPS);
 }

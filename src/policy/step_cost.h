@@ -65,4 +65,8 @@ double cmi_step_predict_ns(const cmi_step_rates *rates, const cmi_step_shape *sh
  * 1. 1 before there were any. */
 double cmi_step_cost_factor(const cmi_step_cost *cost, double share);
 
+/* What it is to be multiplied with to be right about many steps together: their mean, in which the
+ * outliers count that the fit keeps off. 1 before there were any. O(CMI_STEP_COST_WINDOW). */
+double cmi_step_cost_mean_factor(const cmi_step_cost *cost);
+
 #endif

@@ -115,9 +115,8 @@ static const char *request_header(const cmi_http_request *req, const char *name)
     return MHD_lookup_connection_value(req->connection, MHD_HEADER_KIND, name);
 }
 
-/* What is asked for, counted from the last byte of the request. */
-static cmi_status read_service(const cmi_http_request *req, uint64_t whole_ns,
-                               cmi_api_service *service_out, cmi_api_error *err)
+static cmi_status read_service(const cmi_http_request *req, cmi_api_service *service_out,
+                               cmi_api_error *err)
 {
     const cmi_http_service_headers headers = {
         .ttft_ms = request_header(req, "x-llm-d-slo-ttft-ms"),
@@ -127,45 +126,57 @@ static cmi_status read_service(const cmi_http_request *req, uint64_t whole_ns,
         .authorization = request_header(req, "Authorization"),
     };
     *service_out = req->server->opt.service;
-    cmi_status st = cmi_http_service_read(&headers, service_out, err);
-    const uint64_t age_us = (cmi_clock_monotonic_ns() - whole_ns) / 1000;
-    service_out->age_us = (uint32_t)CMI_MIN(age_us, (uint64_t)UINT32_MAX);
-    return st;
+    return cmi_http_service_read(&headers, service_out, err);
 }
 
-/* Makes a job of the request and gives it to the engine. A full queue is seen before the body is
- * parsed: a refusal has to be quick when many come. */
+/* A refusal that can be known by the body's length and the headers is made before the body is
+ * parsed: when many come it has to be quick. */
+static cmi_status ask_for_room(const cmi_http_request *req, const cmi_api *api,
+                               const cmi_api_service *service, cmi_api_error *err)
+{
+    const cmi_admission_request asked = {.n_prompt = cmi_api_body_tokens(api, req->body.len),
+                                         .max_tokens = 1,
+                                         .ttft_ns = service->ttft_us * UINT64_C(1000),
+                                         .tpot_ns = service->tpot_us * UINT64_C(1000)};
+    cmi_admission_verdict verdict;
+    if (cmi_engine_has_room(atomic_load(&req->server->engine), &asked, &verdict)) {
+        return CMI_OK;
+    }
+    cmi_http_error_set_refused(err, verdict,
+                               "Too much is running or waiting here for another request of this "
+                               "kind; try again.");
+    return CMI_ERR_NO_CAPACITY;
+}
+
+/* Makes a job of the request and gives it to the engine. */
 static cmi_status start_job(cmi_http_request *req, const cmi_api *api, bool *is_stream_out,
                             cmi_api_error *err)
 {
-    cmi_server *server = req->server;
     const uint64_t whole_ns = cmi_clock_monotonic_ns();
-    cmi_admission_verdict verdict;
-    if (!cmi_engine_has_room(atomic_load(&server->engine), cmi_api_body_tokens(api, req->body.len),
-                             &verdict)) {
-        cmi_http_error_set_refused(err, verdict, "Too many requests are waiting; try again.");
-        return CMI_ERR_NO_CAPACITY;
+    cmi_api_service service;
+    cmi_status st = read_service(req, &service, err);
+    if (st == CMI_OK) {
+        st = ask_for_room(req, api, &service, err);
     }
-    req->exchange = cmi_exchange_acquire(server->exchanges, req->connection, whole_ns);
+    if (st != CMI_OK) {
+        return st;
+    }
+    req->exchange = cmi_exchange_acquire(req->server->exchanges, req->connection, whole_ns);
     if (req->exchange == NULL) {
         cmi_http_error_set(err, 429, "Too many requests are waiting; try again.");
         return CMI_ERR_NO_CAPACITY;
     }
     cmi_api_job *job = NULL;
-    cmi_status st = cmi_api_job_create(
-        &job, api,
-        req->route == CMI_ROUTE_COMPLETIONS ? CMI_API_COMPLETIONS : CMI_API_CHAT_COMPLETIONS,
-        cmi_buf_cstr(&req->body), req->body.len, cmi_exchange_number(req->exchange), now_unix_s(),
-        err);
+    st = cmi_api_job_create(&job, api,
+                            req->route == CMI_ROUTE_COMPLETIONS ? CMI_API_COMPLETIONS
+                                                                : CMI_API_CHAT_COMPLETIONS,
+                            cmi_buf_cstr(&req->body), req->body.len,
+                            cmi_exchange_number(req->exchange), now_unix_s(), err);
     if (st != CMI_OK) {
         return st;
     }
-    cmi_api_service service;
-    st = read_service(req, whole_ns, &service, err);
-    if (st != CMI_OK) {
-        cmi_api_job_destroy(job);
-        return st;
-    }
+    service.age_us =
+        (uint32_t)CMI_MIN((cmi_clock_monotonic_ns() - whole_ns) / 1000, (uint64_t)UINT32_MAX);
     cmi_api_job_set_service(job, &service);
     *is_stream_out = cmi_api_job_is_stream(job);
     return cmi_exchange_submit(req->exchange, job, err);

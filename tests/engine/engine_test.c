@@ -148,6 +148,12 @@ static void the_full_queue_refuses_and_cancel_makes_room(void **state)
     cmi_engine_stop(f->engine);
 }
 
+static bool has_room(fixture *f, uint64_t n_prompt, cmi_admission_verdict *verdict_out)
+{
+    return cmi_engine_has_room(f->engine, &(cmi_admission_request){.n_prompt = n_prompt},
+                               verdict_out);
+}
+
 static void waiting_tokens_are_bounded_too(void **state)
 {
     fixture *f = *state;
@@ -155,14 +161,14 @@ static void waiting_tokens_are_bounded_too(void **state)
     cmi_error err = {0};
     assert_int_equal(cmi_engine_start(&f->engine, f->instance, &opt, &err), CMI_OK);
     cmi_admission_verdict verdict;
-    assert_true(cmi_engine_has_room(f->engine, 1000000, &verdict)); /* alone */
+    assert_true(has_room(f, 1000000, &verdict)); /* alone */
     assert_int_equal(submit(f, 1, 200), CMI_OK);
     assert_int_equal(next_event(f).request_id, 1); /* it runs, so the queue is empty */
     assert_int_equal(submit(f, 2, 1), CMI_OK);
     assert_int_equal(submit(f, 3, 1), CMI_OK);
-    assert_false(cmi_engine_has_room(f->engine, N_PROMPT, &verdict));
+    assert_false(has_room(f, N_PROMPT, &verdict));
     assert_int_equal(verdict.reason, CMI_ADMISSION_QUEUED_TOKENS);
-    assert_true(cmi_engine_has_room(f->engine, N_PROMPT - 1, &verdict));
+    assert_true(has_room(f, N_PROMPT - 1, &verdict));
     cmi_request head = cmi_request_defaults();
     cmi_request *request = cmi_request_create(&head, prompt, N_PROMPT, NULL, 0, NULL, 0);
     assert_int_equal(cmi_engine_offer(f->engine, request, &verdict, &err), CMI_ERR_NO_CAPACITY);
@@ -192,6 +198,55 @@ static void stopping_ends_what_runs_and_waits(void **state)
     assert_int_equal(next_event(f).request_id, 1);
     cmi_engine_stop(
         f->engine); /* joins, and asserts that no page is leaked when the model closes */
+}
+
+static cmi_status offer(fixture *f, uint64_t id, uint32_t ttft_us, uint32_t tpot_us,
+                        cmi_admission_verdict *verdict_out, cmi_error *err)
+{
+    cmi_request head = cmi_request_defaults();
+    head.request_id = id;
+    head.max_tokens = 2;
+    head.flags = CMI_REQUEST_IGNORE_EOS;
+    head.ttft_target_us = ttft_us;
+    head.tpot_target_us = tpot_us;
+    cmi_request *request = cmi_request_create(&head, prompt, N_PROMPT, NULL, 0, NULL, 0);
+    cmi_status st = cmi_engine_offer(f->engine, request, verdict_out, err);
+    cmi_free(request);
+    return st;
+}
+
+/* Targets of 1 us no machine keeps, of an hour every one. */
+static void targets_are_looked_at_when_durations_are_known(void **state)
+{
+    fixture *f = *state;
+    const uint32_t hour = 3600000000u;
+    cmi_engine_options opt = {.probe_ms = 300};
+    cmi_admission_verdict v;
+    cmi_error err = {0};
+    start(f, 0, 0);
+    assert_int_equal(offer(f, 1, 1, 1, &v, &err), CMI_OK);
+    (void)next_of_type(f, CMI_EVENT_FINISHED);
+    cmi_engine_stats stats;
+    cmi_engine_stats_get(f->engine, &stats);
+    assert_int_equal(stats.n_ttft_targets + stats.n_tpot_targets, 2);
+    assert_int_equal(stats.n_ttft_missed + stats.n_tpot_missed, 2);
+    cmi_engine_stop(f->engine);
+
+    assert_int_equal(cmi_engine_start(&f->engine, f->instance, &opt, &err), CMI_OK);
+    assert_int_equal(offer(f, 1, 1, 0, &v, &err), CMI_ERR_NO_CAPACITY);
+    assert_int_equal(v.reason, CMI_ADMISSION_TTFT);
+    assert_non_null(strstr(err.text, "first token"));
+    assert_int_equal(offer(f, 1, 0, 1, &v, &err), CMI_ERR_NO_CAPACITY);
+    assert_int_equal(v.reason, CMI_ADMISSION_TPOT);
+    assert_true(v.retry_after_ms > 0 && v.predicted_ns > 1000);
+    assert_int_equal(offer(f, 1, hour, hour, &v, &err), CMI_OK);
+    (void)next_of_type(f, CMI_EVENT_FINISHED);
+    cmi_engine_stats_get(f->engine, &stats);
+    assert_int_equal(stats.n_refused[CMI_ADMISSION_TTFT], 1);
+    assert_int_equal(stats.n_refused[CMI_ADMISSION_TPOT], 1);
+    assert_int_equal(stats.n_ttft_targets + stats.n_tpot_targets, 2);
+    assert_int_equal(stats.n_ttft_missed + stats.n_tpot_missed, 0);
+    cmi_engine_stop(f->engine);
 }
 
 /* The steps made up at the start change no answer, and leave no page behind. */
@@ -317,6 +372,7 @@ int main(void)
         cmocka_unit_test(the_full_queue_refuses_and_cancel_makes_room),
         cmocka_unit_test(waiting_tokens_are_bounded_too),
         cmocka_unit_test(stopping_ends_what_runs_and_waits),
+        cmocka_unit_test(targets_are_looked_at_when_durations_are_known),
         cmocka_unit_test(probing_changes_nothing_but_what_is_known),
         cmocka_unit_test(bad_requests_are_refused_at_the_door),
         cmocka_unit_test(logprobs_are_those_of_the_model),

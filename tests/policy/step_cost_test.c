@@ -183,6 +183,24 @@ static void the_factor_covers_its_share(void **state)
     assert_true(n_covered >= 0.95 * n);
 }
 
+/* The fit keeps hiccups off; who adds up many steps must not. */
+static void the_mean_counts_hiccups(void **state)
+{
+    (void)state;
+    machine m = memory_bound;
+    m.seed = 11;
+    cmi_step_cost cost;
+    cmi_step_cost_init(&cost, N_EXPERTS, N_PER_TOK);
+    assert_true(cmi_step_cost_mean_factor(&cost) == 1);
+    observe(&cost, &m, N_STEPS);
+    assert_true(fabs(cmi_step_cost_mean_factor(&cost) - 1) < 0.02);
+    m.hiccup_share = 0.05;
+    observe(&cost, &m, N_STEPS);
+    double factor = cmi_step_cost_mean_factor(&cost); /* 1.95 in the mean of windows */
+    assert_true(factor > 1.3 && factor < 2.6);
+    assert_true(cmi_step_cost_factor(&cost, 0.8) < 1.2);
+}
+
 static uint64_t draw_any(machine *m, uint64_t max)
 {
     uint64_t bits = (uint64_t)draw_below(m, 1 << 24) << 40 | (uint64_t)draw_below(m, 1 << 24) << 16;
@@ -271,6 +289,7 @@ int main(void)
         cmocka_unit_test(it_follows_a_change_of_speed),
         cmocka_unit_test(what_is_not_seen_stays_as_it_was),
         cmocka_unit_test(the_factor_covers_its_share),
+        cmocka_unit_test(the_mean_counts_hiccups),
         cmocka_unit_test(nonsense_stays_finite),
         cmocka_unit_test(equal_steps_give_equal_bits),
         cmocka_unit_test(a_handful_of_steps_is_enough_to_begin),

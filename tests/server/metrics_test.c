@@ -275,7 +275,7 @@ static void traffic_moves_every_metric(void **state)
                                                          .n_ttft_missed = 1,
                                                          .n_tpot_targets = 3,
                                                          .n_tpot_missed = 1,
-                                                         .n_refused = {0, 1, 1}}};
+                                                         .n_refused = {0, 1, 1, 1, 1}}};
     server_fixture_start(&f, NULL, &engine);
     http_client c;
     uint32_t n = 0;

@@ -205,11 +205,11 @@ void scripted_engine_wait_idle(cmi_engine *engine)
     assert_true(in_time);
 }
 
-bool cmi_engine_has_room(cmi_engine *engine, uint64_t n_tokens_min,
+bool cmi_engine_has_room(cmi_engine *engine, const cmi_admission_request *request,
                          cmi_admission_verdict *verdict_out)
 {
     pthread_mutex_lock(&engine->lock);
-    engine->n_tokens_min = n_tokens_min;
+    engine->n_tokens_min = request->n_prompt;
     *verdict_out = engine->opt.refusal;
     pthread_mutex_unlock(&engine->lock);
     return verdict_out->reason == CMI_ADMISSION_OK;
@@ -221,7 +221,7 @@ cmi_status cmi_engine_offer(cmi_engine *engine, const cmi_request *request,
     pthread_mutex_lock(&engine->lock);
     *verdict_out = (cmi_admission_verdict){.reason = CMI_ADMISSION_OK};
     if (engine->n_open >= engine->opt.info.max_queued_requests) {
-        *verdict_out = (cmi_admission_verdict){CMI_ADMISSION_QUEUED_REQUESTS, 2001};
+        *verdict_out = (cmi_admission_verdict){CMI_ADMISSION_QUEUED_REQUESTS, 2001, 0};
         pthread_mutex_unlock(&engine->lock);
         return cmi_error_set(err, CMI_ERR_NO_CAPACITY, "the queue is full");
     }

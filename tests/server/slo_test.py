@@ -34,6 +34,12 @@ class SloTest(unittest.TestCase):
         sock.sendall(post_bytes(COMPLETIONS, body, lines))
         return sock
 
+    @staticmethod
+    def answer(sock):
+        answer = read_answer(sock)
+        sock.close()
+        return answer
+
     def metric(self, name):
         return self.server.metric("cminfer:" + name)
 
@@ -50,7 +56,7 @@ class Targets(SloTest):
         socks = [self.send(LONG, x_llm_d_slo_tpot_ms=LOOSE) for _ in range(8)]
         self.server.wait_running(8, 0)
         for sock in socks:
-            self.assertEqual(read_answer(sock).status, 200)
+            self.assertEqual(self.answer(sock).status, 200)
         self.assertEqual(self.metric("tpot_targets_total"), 8)
         self.assertEqual(self.metric("tpot_targets_missed_total"), 0)
 
@@ -59,6 +65,41 @@ class Targets(SloTest):
             answer = self.server.post(COMPLETIONS, {"prompt": "a"}, **{name: "soon"})
             self.assertEqual(answer.status, 400)
             self.assertIn(name, answer.json()["error"]["message"])
+
+
+class Admission(SloTest):
+    def test_what_nobody_can_keep_is_refused_at_once(self):
+        for name, reason in (("x-llm-d-slo-ttft-ms", "ttft"), ("x-llm-d-slo-tpot-ms", "tpot")):
+            answer = self.server.post(COMPLETIONS, {"prompt": "a"}, **{name: TIGHT})
+            self.assertEqual(answer.status, 429)
+            self.assertEqual(answer.json()["error"]["type"], "RateLimitError")
+            self.assertGreater(int(answer.headers["Retry-After"]), 0)
+            self.assertEqual(self.metric('requests_refused_total{model_name="matrix-tiny",'
+                                         f'engine="0",reason="{reason}"'), 1)
+        self.assertEqual(self.server.post(COMPLETIONS, {"prompt": "a"}).status, 200)
+
+
+class Overload(SloTest):
+    """A target that a few together keep: what one alone needs is measured first."""
+    options = ("--max-num-seqs", "64")
+
+    def test_fewer_run_together_and_the_rest_is_refused(self):
+        alone = self.server.post(COMPLETIONS, {**LONG, "max_tokens": 200})
+        self.assertEqual(alone.status, 200)
+        steps = self.metric("predicted_steps_total")
+        step_ms = 1000 * self.metric("step_measured_seconds_total") / steps
+        target = {"x_llm_d_slo_tpot_ms": f"{4 * step_ms:.3f}"}
+        socks = [self.send({**LONG, "max_tokens": 1500}, **target) for _ in range(64)]
+        answers = []
+        most = 0
+        for sock in socks:
+            most = max(most, self.server.metric("vllm:num_requests_running"))
+            answers.append(self.answer(sock))
+        self.assertEqual({a.status for a in answers}, {200, 429})
+        refused = [a for a in answers if a.status == 429]
+        self.assertTrue(all(int(a.headers["Retry-After"]) >= 1 for a in refused))
+        self.assertLess(most, 64)
+        self.assertEqual(self.server.metric("vllm:num_requests_running"), 0)
 
 
 if __name__ == "__main__":
