@@ -167,7 +167,8 @@ static int serve(const serve_options *opt)
                                      .max_prefill_rows = opt->max_prefill_rows,
                                      .no_prefix_cache = opt->no_prefix_cache,
                                      .max_drafts = opt->max_drafts,
-                                     .record_events = opt->record_events};
+                                     .record_events = opt->record_events,
+                                     .drafts_by_cost = true};
         cmi_model_options model = opt->model;
         model.max_num_seqs = opt->max_num_seqs;
         model.n_kv_tokens = opt->max_total_tokens;
@@ -296,8 +297,8 @@ int cmi_cmd_serve(int argc, char **argv)
         {"enable-prefix-caching", NULL, NULL, CMI_OPTION_FLAG, &opt.prefix_cache, 0, 0},
         {"num-speculative-tokens|speculative-num-draft-tokens", "N",
          "tokens that the model's MTP layer guesses ahead, at most; the\n"
-         "answer is the same, and drafts that are seldom right are given\n"
-         "up (default 0: none)",
+         "answer is the same, and none are tried where that would cost\n"
+         "more than it brings (default 0: none)",
          CMI_OPTION_UINT, &opt.max_drafts, 0, CMI_MAX_DRAFTS},
         {"speculative-config", "JSON",
          "the same as vLLM says it:\n"

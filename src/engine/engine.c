@@ -29,6 +29,8 @@ static void make_draft_tables(cmi_engine *engine)
     }
     engine->mtp_spans = cmi_alloc(in->max_num_seqs, sizeof *engine->mtp_spans);
     engine->mtp_slots = cmi_alloc(in->max_num_seqs, sizeof *engine->mtp_slots);
+    engine->spec_seqs = cmi_alloc(in->max_num_seqs, sizeof *engine->spec_seqs);
+    engine->spec_slots = cmi_alloc(in->max_num_seqs, sizeof *engine->spec_slots);
     engine->mtp_rows = cmi_alloc(in->max_num_seqs, sizeof *engine->mtp_rows);
     const size_t width = in->config.hidden_size;
     engine->block_hidden = cmi_alloc(engine->n_blocks * width, sizeof(float));
@@ -103,6 +105,8 @@ static void free_tables(cmi_engine *engine)
     cmi_free(engine->block_hidden);
     cmi_free(engine->outcomes);
     cmi_free(engine->sampled);
+    cmi_free(engine->spec_slots);
+    cmi_free(engine->spec_seqs);
     cmi_free(engine->mtp_rows);
     cmi_free(engine->mtp_slots);
     cmi_free(engine->mtp_spans);
@@ -226,6 +230,8 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
     engine->instance = instance;
     engine->door_limit_ns = CMI_ADMISSION_NO_LIMIT;
     engine->probe_ns = opt->probe_ms * UINT64_C(1000000);
+    engine->drafts_by_cost = opt->drafts_by_cost;
+    engine->layer_pays = true;
     engine->max_drafts = CMI_MIN(opt->max_drafts, instance->max_drafts);
     engine->queue.max_requests =
         opt->max_queued_requests > 0 ? opt->max_queued_requests : CMI_DEFAULT_MAX_QUEUED_REQUESTS;

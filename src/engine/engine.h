@@ -62,6 +62,9 @@ typedef struct cmi_engine_options {
     uint32_t probe_ms;
     /* Of the MTP layer for each token; no more than the instance has room for; 0: none. */
     uint32_t max_drafts;
+    /* Drafts are tried as long as predictions say that they pay (policy/speculation.h); before
+     * durations are known, and else, as long as enough of them hold. */
+    bool drafts_by_cost;
     /* What the scheduler is told and answers goes to this file (engine/policy_recorder.h), with a
      * sender to one that has ".prefill" behind its name; NULL: nowhere. */
     const char *record_events;

@@ -16,6 +16,7 @@
 #include "engine/policy_recorder.h"
 #include "engine/sampler.h"
 #include "policy/scheduler.h"
+#include "policy/speculation.h"
 
 /* Tokens that end a request. */
 enum {
@@ -64,7 +65,9 @@ typedef struct cmi_engine_slot {
     uint32_t drafts[CMI_MAX_DRAFTS]; /* of the tokens behind the output */
     uint32_t n_drafts;
     bool is_drafting;          /* the MTP layer keeps up with it */
+    uint32_t wanted_drafts;    /* for the next step */
     uint32_t n_tried, n_right; /* drafts */
+    cmi_acceptance acceptance; /* the same of late */
     uint32_t end_tokens[CMI_MAX_END_TOKENS];
     uint32_t n_end_tokens;
     uint32_t stop_token_id;
@@ -125,6 +128,13 @@ struct cmi_engine {
     uint32_t *mtp_slots;       /* [max_num_seqs] whose drafts come of a pass */
     uint32_t *mtp_rows;        /* [max_num_seqs] the row of each */
     uint64_t n_started;        /* requests that began while drafts did not pay */
+    bool drafts_by_cost;
+    bool layer_pays; /* to keep up with sequences, as of the last step */
+    cmi_speculation speculation;
+    cmi_acceptance acceptance;                          /* of all */
+    cmi_speculation_seq *spec_seqs;                     /* [max_num_seqs] */
+    uint32_t *spec_slots;                               /* [max_num_seqs] of each */
+    uint32_t n_mtp_passes, n_mtp_rows, n_mtp_head_rows; /* of the step */
     float *block_hidden;       /* [n_blocks][hidden_size] by the cache's block */
     cmi_block_end *block_ends; /* [max_num_batched_tokens / block + max_num_seqs] of the step */
     uint32_t n_block_ends;
@@ -213,11 +223,15 @@ cmi_sample cmi_engine_sample_of(const cmi_engine_slot *slot, const float *logits
  * leaves drafts in the slots. Overwrites the hidden states of the step. */
 void cmi_engine_speculate(cmi_engine *engine, const cmi_scheduler_plan *plan);
 
+/* engine_drafts.c: how many drafts each sequence of the step gets for the next one, and with whom
+ * the layer keeps up. */
+void cmi_engine_decide_drafts(cmi_engine *engine, const cmi_scheduler_plan *plan);
+
 /* Keeps the hidden states behind blocks that the cache took. */
 void cmi_engine_keep_block_ends(cmi_engine *engine, const cmi_scheduler_sealed *sealed,
                                 uint32_t n_sealed);
 
 /* Whether a request that begins now is to be drafted for. */
-bool cmi_engine_starts_drafting(cmi_engine *engine);
+bool cmi_engine_starts_drafting(cmi_engine *engine, const cmi_request *request);
 
 #endif

@@ -25,7 +25,7 @@ static void take_seat(cmi_engine *engine, uint32_t idx)
     if (slot->started_ns == 0) {
         slot->started_ns = cmi_clock_monotonic_ns();
         slot->n_cached = seq->n_cached;
-        slot->is_drafting = cmi_engine_starts_drafting(engine);
+        slot->is_drafting = cmi_engine_starts_drafting(engine, slot->request);
     }
     if (engine->max_drafts > 0 && seq->n_blocks > 0) {
         const size_t width = engine->instance->config.hidden_size;
@@ -303,6 +303,10 @@ static void tell_outcomes(cmi_engine *engine, const cmi_scheduler_plan *plan)
                 (cmi_scheduler_outcome){.n_new = engine->sampled[n_sampled++].n_new,
                                         .n_drafts = engine->slots[plan->spans[i].slot].n_drafts};
         }
+    }
+    if (engine->max_drafts > 0) {
+        cmi_scheduler_count_mtp(engine->scheduler, engine->n_mtp_passes, engine->n_mtp_rows,
+                                engine->n_mtp_head_rows);
     }
     uint32_t n_sealed;
     const uint64_t now_ns = cmi_clock_monotonic_ns();

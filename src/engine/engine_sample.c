@@ -174,6 +174,10 @@ static void count_drafts(cmi_engine *engine, cmi_engine_slot *slot, const cmi_sa
     for (uint32_t i = 0; i < n_right; i++) {
         engine->counts.n_accepted_at[i]++;
     }
+    if (n_tried > 0) {
+        cmi_acceptance_count(&slot->acceptance, n_tried, n_right);
+        cmi_acceptance_count(&engine->acceptance, n_tried, n_right);
+    }
     slot->n_tried += n_tried;
     slot->n_right += n_right;
 }

@@ -10,40 +10,17 @@
  * above 0 it is right more often than the likeliest token would be. What a draft is can change how
  * many steps an answer takes, never the answer.
  *
- * A request whose drafts are seldom right is not drafted for any more, and neither are new ones
- * while that holds for all drafts so far, but for one in PROBE_EVERY. */
+ * How many are tried, and for whom, policy/speculation.h decides by cost (engine_drafts.c). Once
+ * the layer has stopped keeping up with a sequence it has no drafts until its end: the hidden
+ * states of the tokens in between are gone. While drafts do not pay for a moment, or keeping up is
+ * cheap, the layer's KV is kept up without any. */
 #include <string.h>
 
 #include "engine/engine_internal.h"
 
-enum { TRIED_ENOUGH = 16, PROBE_EVERY = 16 };
-
-/* Below it a verification row and the layer's own pass cost more than they bring. */
-static const double right_share_min = 0.3;
-
-bool cmi_engine_starts_drafting(cmi_engine *engine)
-{
-    const cmi_engine_stats *c = &engine->counts;
-    if (engine->max_drafts == 0) {
-        return false;
-    }
-    bool pays = c->n_drafts < TRIED_ENOUGH ||
-                (double)c->n_accepted_at[0] >= right_share_min * (double)c->n_drafts;
-    return pays || engine->n_started++ % PROBE_EVERY == 0;
-}
-
 static bool goes_on(const cmi_engine_slot *slot)
 {
     return slot->is_drafting && slot->reason == CMI_FINISH_NONE;
-}
-
-/* Gives up on a request. Its MTP layer's KV falls behind, so there is no way back. */
-static void judge(cmi_engine_slot *slot)
-{
-    if (slot->n_tried >= TRIED_ENOUGH &&
-        (double)slot->n_right < right_share_min * (double)slot->n_tried) {
-        slot->is_drafting = false;
-    }
 }
 
 /* Rows of the pass so far. */
@@ -92,7 +69,7 @@ static void add_generated(mtp_pass *pass, uint32_t slot_idx, const float *hidden
         add_row(pass, hidden + (position - begin) * width, slot->output[position + 1 - n_prompt]);
     }
     add_span(pass, slot, begin + 1, end - begin, false);
-    if (end + 1 == n_prompt + slot->n_output) {
+    if (end + 1 == n_prompt + slot->n_output && slot->wanted_drafts > 0) {
         draft_from_last_row(pass, slot_idx);
     }
 }
@@ -155,7 +132,7 @@ static void add_first_generated(mtp_pass *pass, const cmi_scheduler_span *span, 
     const bool is_complete = span->position + span->n_rows == slot->request->n_prompt_tokens;
     if (is_complete && goes_on(slot) && slot->n_output > 0) {
         add_row(pass, hidden, slot->output[0]);
-        if (slot->n_output == 1) {
+        if (slot->n_output == 1 && slot->wanted_drafts > 0) {
             draft_from_last_row(pass, span->slot);
         }
     }
@@ -199,6 +176,9 @@ static void run_pass(mtp_pass *pass)
     pass->batch.spans = engine->mtp_spans;
     pass->batch.mtp_hidden = engine->instance->mtp_hidden;
     cmi_forward_run(engine->instance->forward, &pass->batch);
+    engine->n_mtp_passes++;
+    engine->n_mtp_rows += pass->batch.n_rows;
+    engine->n_mtp_head_rows += pass->n_drafted;
 }
 
 /* ---- drafts ------------------------------------------------------------------------------------
@@ -251,8 +231,9 @@ static void extend_drafts(mtp_pass *pass)
     for (uint32_t i = 0; i < n; i++) {
         const cmi_engine_slot *slot = &engine->slots[engine->mtp_slots[i]];
         uint32_t position = slot->request->n_prompt_tokens + slot->n_output + slot->n_drafts - 1;
-        if (position + 1 >= slot->request->n_prompt_tokens + slot->max_output) {
-            continue; /* nothing of it could be used */
+        if (slot->n_drafts >= slot->wanted_drafts ||
+            position + 1 >= slot->request->n_prompt_tokens + slot->max_output) {
+            continue; /* nothing of it is wanted, or could be used */
         }
         add_row(pass, hidden + engine->mtp_rows[i] * width, slot->drafts[slot->n_drafts - 1]);
         add_span(pass, slot, position, 1, false);
@@ -263,11 +244,8 @@ static void extend_drafts(mtp_pass *pass)
 void cmi_engine_speculate(cmi_engine *engine, const cmi_scheduler_plan *plan)
 {
     mtp_pass pass = {.engine = engine};
-    for (uint32_t i = 0; i < plan->n_spans; i++) {
-        cmi_engine_slot *slot = &engine->slots[plan->spans[i].slot];
-        slot->n_drafts = 0;
-        judge(slot);
-    }
+    engine->n_mtp_passes = engine->n_mtp_rows = engine->n_mtp_head_rows = 0;
+    cmi_engine_decide_drafts(engine, plan);
     add_decode(&pass, plan);
     add_prefill(&pass, plan);
     for (uint32_t k = 0; k < engine->max_drafts && pass.batch.n_rows > 0; k++) {

@@ -31,10 +31,11 @@ struct cmi_scheduler {
     uint64_t now_ns; /* of the call at hand */
     cmi_step_cost cost;
     cmi_step_budget budget;
-    cmi_step_shape shape; /* of the plan */
-    uint64_t planned_ns;  /* when it was made */
-    double mean_output;   /* tokens of requests that ran and ended, of late; 0: none yet */
-    uint32_t n_starved;   /* steps without rows for a prompt that waits for some */
+    cmi_step_shape shape;     /* of the plan */
+    uint32_t n_guessed_heads; /* in it, of the MTP layer */
+    uint64_t planned_ns;      /* when it was made */
+    double mean_output;       /* tokens of requests that ran and ended, of late; 0: none yet */
+    uint32_t n_starved;       /* steps without rows for a prompt that waits for some */
     /* the plan */
     uint32_t *preempted;       /* [max_num_seqs] */
     uint32_t *admitted;        /* [max_num_seqs] */
@@ -274,6 +275,15 @@ static void seal_full_blocks(cmi_scheduler *s, cmi_scheduler_slot *slot)
     }
 }
 
+void cmi_scheduler_count_mtp(cmi_scheduler *s, uint32_t n_passes, uint32_t n_rows,
+                             uint32_t n_head_rows)
+{
+    s->shape.n_mtp_passes = n_passes;
+    s->shape.n_mtp_rows = n_rows;
+    s->shape.n_head_rows += n_head_rows - s->n_guessed_heads;
+    s->n_guessed_heads = n_head_rows;
+}
+
 const cmi_scheduler_sealed *cmi_scheduler_step_done(cmi_scheduler *s, uint64_t now_ns,
                                                     const cmi_scheduler_outcome *outcomes,
                                                     uint32_t *n_sealed_out)
@@ -406,6 +416,7 @@ static void add_to_shape(cmi_scheduler *s, const cmi_scheduler_span *span)
     shape->n_decode_rows += span->n_rows;
     shape->decode_context += span->position + span->n_rows;
     shape->n_head_rows += n_drafts;
+    s->n_guessed_heads += n_drafts;
     shape->n_mtp_rows += n_drafts;
     shape->n_mtp_passes = CMI_MAX(shape->n_mtp_passes, n_drafts);
 }
@@ -584,6 +595,7 @@ bool cmi_scheduler_plan_step(cmi_scheduler *s, uint64_t now_ns, cmi_scheduler_pl
     s->n_preempted = s->n_admitted = s->n_rows = s->n_decode_rows = 0;
     s->is_short = false;
     s->shape = (cmi_step_shape){0};
+    s->n_guessed_heads = 0;
     s->planned_ns = now_ns;
     plan_decode(s);
     plan_prefill(s);

@@ -169,6 +169,11 @@ void cmi_scheduler_drained(cmi_scheduler *s, uint64_t now_ns, uint32_t slot);
  * preempted. */
 bool cmi_scheduler_plan_step(cmi_scheduler *s, uint64_t now_ns, cmi_scheduler_plan *plan_out);
 
+/* What the MTP layer did behind the planned step, which the plan's shape could only guess; before
+ * cmi_scheduler_step_done. n_head_rows: that became drafts. */
+void cmi_scheduler_count_mtp(cmi_scheduler *s, uint32_t n_passes, uint32_t n_rows,
+                             uint32_t n_head_rows);
+
 /* The planned step has run. outcomes: [n_spans] of the plan, read where a span samples. Returns the
  * blocks that went to the cache with it: [*n_sealed_out], valid until the next plan. */
 const cmi_scheduler_sealed *cmi_scheduler_step_done(cmi_scheduler *s, uint64_t now_ns,

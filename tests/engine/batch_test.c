@@ -31,6 +31,7 @@ typedef struct run_options {
     bool backwards; /* the order in which requests come */
     bool must_preempt;
     uint32_t n_prefills; /* instances apart from decode; 0: one instance does both */
+    bool by_cost; /* drafts, with durations measured first */
 } run_options;
 
 static uint32_t draw(uint64_t request, uint64_t what, uint32_t n)
@@ -177,6 +178,8 @@ static answer *run(const run_options *opt)
                                     .max_model_len = 256};
     cmi_engine_options engine_options = {.max_prefill_rows = opt->max_prefill_rows,
                                          .max_drafts = opt->max_drafts,
+                                         .drafts_by_cost = opt->by_cost,
+                                         .probe_ms = opt->by_cost ? 200 : 0,
                                          .no_prefix_cache = opt->no_prefix_cache};
     house h = open_house(options, &engine_options, opt->n_prefills, 0);
     const uint32_t vocab_size = h.in->config.vocab_size;
@@ -195,7 +198,7 @@ static answer *run(const run_options *opt)
     assert_int_equal(stats.n_kv_pages_used, 0);
     assert_int_equal(stats.n_running + stats.n_waiting, 0);
     assert_true(!opt->must_preempt || stats.n_preemptions > 0);
-    assert_int_equal(stats.n_draft_tokens > 0, opt->max_drafts > 0);
+    assert_true(opt->by_cost || (stats.n_draft_tokens > 0) == (opt->max_drafts > 0));
     assert_true(stats.n_accepted_tokens <= stats.n_draft_tokens);
     bool must_hit = !opt->no_prefix_cache && opt->n_kv_tokens == 0;
     assert_true(!must_hit || stats.n_prefix_hits > 0);
@@ -242,6 +245,13 @@ static void answers_do_not_depend_on_company(void **state)
          .must_preempt = true,
          .backwards = true,
          .n_prefills = 2},
+        {.n_threads = 2, .max_num_seqs = 20, .chunk = 64, .max_drafts = 3, .by_cost = true},
+        {.n_threads = 1,
+         .max_num_seqs = 3,
+         .chunk = 64,
+         .max_drafts = 2,
+         .n_kv_tokens = 512,
+         .by_cost = true},
     };
     answer *want = run(&alone);
     for (uint32_t v = 0; v < CMI_LEN(variants); v++) {

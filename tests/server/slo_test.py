@@ -102,5 +102,17 @@ class Overload(SloTest):
         self.assertEqual(self.server.metric("vllm:num_requests_running"), 0)
 
 
+class Drafts(SloTest):
+    options = ("--num-speculative-tokens", "2")
+
+    def test_they_can_be_switched_off_and_change_no_answer(self):
+        body = {"prompt": "Once upon", "max_tokens": 60, "ignore_eos": True, "temperature": 0}
+        answers = [self.server.post(COMPLETIONS, {**body, **more})
+                   for more in ({"speculative": False}, {"num_speculative_tokens": 0},
+                                {"num_speculative_tokens": 1}, {})]
+        self.assertEqual({a.status for a in answers}, {200})
+        self.assertEqual(len({a.json()["choices"][0]["text"] for a in answers}), 1)
+
+
 if __name__ == "__main__":
     unittest.main(argv=sys.argv[:1], verbosity=2)
