@@ -167,6 +167,7 @@ static void arrive(cmi_engine *engine, uint32_t idx)
     cmi_scheduler_request request = {.n_prompt = slot->request->n_prompt_tokens,
                                      .n_total = slot->request->n_prompt_tokens + slot->max_output,
                                      .priority = slot->request->priority,
+                                     .tenant = slot->request->tenant,
                                      .tpot_ns = slot->request->tpot_target_us * US_NS,
                                      .keys = slot->keys,
                                      .n_keys = slot->n_keys,

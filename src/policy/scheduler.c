@@ -29,6 +29,7 @@ struct cmi_scheduler {
     cmi_scheduler_sealed *sealed; /* [max_rows / block + max_num_seqs] */
     uint32_t n_sealed;
     uint64_t now_ns; /* of the call at hand */
+    cmi_fairness fairness;
     cmi_step_cost cost;
     cmi_step_budget budget;
     cmi_step_shape shape;     /* of the plan */
@@ -101,6 +102,7 @@ cmi_scheduler *cmi_scheduler_init(void *memory, const cmi_scheduler_options *opt
     cmi_scheduler *s = memory;
     memset(memory, 0, cmi_scheduler_bytes(opt));
     s->opt = *opt;
+    cmi_fairness_init(&s->fairness);
     cmi_step_cost_init(&s->cost, opt->n_experts, opt->n_experts_per_tok);
 
     cut_all(s, opt, memory);
@@ -196,7 +198,8 @@ void cmi_scheduler_arrive(cmi_scheduler *s, uint32_t slot, const cmi_scheduler_r
                                 .request = *request,
                                 .order = s->n_arrived++,
                                 .tip = CMI_BLOCK_NONE,
-                                .pace = {.target_ns = request->tpot_ns}};
+                                .pace = {.target_ns = request->tpot_ns},
+                                .tenant = cmi_fairness_enter(&s->fairness, request->tenant)};
     move_on(new, CMI_REQUEST_ARRIVE);
     queue_up(s, slot);
 }
@@ -235,6 +238,7 @@ void cmi_scheduler_finish(cmi_scheduler *s, uint64_t now_ns, uint32_t slot)
         s->mean_output += rate * (ended->n_generated - s->mean_output);
     }
     move_on(ended, CMI_REQUEST_FINISH);
+    cmi_fairness_leave(&s->fairness, ended->tenant);
     if (waits) {
         leave_queue(s, slot);
     } else {
@@ -303,6 +307,8 @@ const cmi_scheduler_sealed *cmi_scheduler_step_done(cmi_scheduler *s, uint64_t n
             slot->n_generated += outcomes[i].n_new;
             slot->n_drafts = outcomes[i].n_drafts;
             cmi_pace_count(&slot->pace, now_ns, outcomes[i].n_new);
+            cmi_fairness_charge(&s->fairness, slot->tenant,
+                                (uint64_t)CMI_FAIRNESS_ANSWER_WEIGHT * outcomes[i].n_new);
         }
         if (slot->state == CMI_REQUEST_PREFILL && slot->n_stored == slot->request.n_prompt) {
             move_on(slot, s->opt.role == CMI_ROLE_PREFILL ? CMI_REQUEST_HAND_OVER
@@ -535,10 +541,37 @@ static uint32_t affordable_rows(const cmi_scheduler *s, const cmi_scheduler_slot
     return n_fit == 0 && is_starved ? CMI_MIN(n, (uint32_t)LEAST_PREFILL_ROWS) : n_fit;
 }
 
-/* Whether the head of the queue may begin; it does then. */
+/* Of those that wait, which is somebody. */
+static uint32_t whose_turn(const cmi_scheduler *s)
+{
+    uint32_t best = s->waiting.slots[0];
+    const int32_t priority = s->slots[best].request.priority;
+    for (uint32_t i = 1; i < s->waiting.n; i++) {
+        const cmi_scheduler_slot *other = &s->slots[s->waiting.slots[i]];
+        if (other->request.priority != priority) {
+            break;
+        }
+        if (cmi_fairness_is_before(&s->fairness, other->tenant, s->slots[best].tenant)) {
+            best = s->waiting.slots[i];
+        }
+    }
+    return best;
+}
+
+/* At once, or a tenant would have all its prompts admitted before one of them counts; what the
+ * cache had is free, and a prompt that comes back after a preemption was paid for. */
+static void charge_prompt(cmi_scheduler *s, cmi_scheduler_slot *seq)
+{
+    if (!seq->is_charged) {
+        cmi_fairness_charge(&s->fairness, seq->tenant, seq->request.n_prompt - seq->n_cached);
+        seq->is_charged = true;
+    }
+}
+
+/* Whether the one whose turn it is may begin; it does then. */
 static bool admit(cmi_scheduler *s, uint32_t n_decoding)
 {
-    uint32_t slot = s->waiting.slots[0];
+    uint32_t slot = whose_turn(s);
     uint32_t n_kept = s->running.n == 0 ? 0 : n_decoding; /* for those who will want one soon */
     if (s->running.n == s->opt.max_num_seqs ||
         (s->running.n > 0 && !has_seat(s, &s->slots[slot])) ||
@@ -546,6 +579,7 @@ static bool admit(cmi_scheduler *s, uint32_t n_decoding)
         return false;
     }
     count_in_budget(s, &s->slots[slot]);
+    charge_prompt(s, &s->slots[slot]);
     move_on(&s->slots[slot],
             s->opt.role == CMI_ROLE_DECODE ? CMI_REQUEST_RESERVE : CMI_REQUEST_ADMIT);
     leave_queue(s, slot);

@@ -10,8 +10,9 @@
  *    (it was preempted) runs several of them in one span.
  *  - What is left of the step goes to prompts in order, in chunks. While others decode, prompts get
  *    at most max_prefill_rows of a step, so that a long prompt delays them by a bounded time.
- *  - The queue is left in order of priority, then arrival. Its head is admitted when there are
- * pages for its whole prompt, beside one for each sequence that decodes; nobody overtakes it.
+ *  - The queue is left in order of priority; among equals by the tenant that was served the fewest
+ *    tokens (policy/fairness.h), then by arrival. Whose turn it is is admitted when there are pages
+ *    for its whole prompt, beside one for each sequence that decodes; nobody overtakes it.
  * Blocks of the prompt that the prefix cache has are not computed, and full blocks that were are
  * given to it. Idle cached blocks count as room.
  *  - Targets (TPOT) bound a step as soon as its duration can be predicted: prompts get the rows
@@ -35,6 +36,7 @@
 #define CMI_POLICY_SCHEDULER_H
 
 #include "policy/admission.h"
+#include "policy/fairness.h"
 #include "policy/prefix_cache.h"
 #include "policy/request_state.h"
 #include "policy/step_budget.h"
@@ -72,6 +74,7 @@ typedef struct cmi_scheduler_request {
     uint32_t n_total;  /* prompt and all tokens that it may generate; <= max_tokens, and its pages
                           fit the pool */
     int32_t priority;  /* lower goes first */
+    uint64_t tenant;   /* any number; whose turn it is depends on it */
     uint64_t tpot_ns;  /* target for the time between tokens; 0: none */
     /* For the prefix cache: keys of the prompt's full blocks, which live as long as the request;
      * with n_keys 0 its blocks are not given to the cache either. */
@@ -92,6 +95,8 @@ typedef struct cmi_scheduler_slot {
     uint32_t n_stored;    /* positions whose KV is there */
     uint32_t n_cached;    /* of them found in the cache when it was last admitted */
     cmi_pace pace;
+    uint32_t tenant; /* entry of the table */
+    bool is_charged; /* for its prompt */
     /* While it runs: its KV, and the chain of cached blocks that it begins with. */
     cmi_page_id *pages; /* [n_pages] */
     uint32_t n_pages;
