@@ -25,7 +25,7 @@ typedef struct serve_options {
     uint32_t max_queued;
     uint32_t max_queued_tokens;
     double ttft_ms, tpot_ms; /* 0: no target */
-    uint32_t timeout_s;
+    uint32_t timeout_s;      /* of a request; 0: none */
     uint32_t probe_ms;
     uint32_t max_num_seqs;
     uint32_t max_total_tokens;
@@ -135,7 +135,8 @@ static cmi_status start_server(cmi_server **server_out, const serve_options *opt
         .id_seed = cmi_random_seed(),
         .max_body_bytes = (size_t)opt->max_body_mib << 20,
         .service = {.ttft_us = (uint32_t)(opt->ttft_ms * 1000),
-                    .tpot_us = (uint32_t)(opt->tpot_ms * 1000)},
+                    .tpot_us = (uint32_t)(opt->tpot_ms * 1000),
+                    .timeout_ms = opt->timeout_s * 1000},
     };
     return cmi_server_start(server_out, &server, err);
 }
@@ -243,6 +244,10 @@ static void add_service_options(cmi_option *table, serve_options *opt)
          "target for the time to the first token (default: none); header\n"
          "x-llm-d-slo-ttft-ms",
          CMI_OPTION_NUMBER, &opt->ttft_ms, 0, 0},
+        {"request-timeout", "SECONDS",
+         "a request that has no complete answer by then is ended with 408;\n"
+         "header x-request-timeout-ms, if that is less (default 0: none)",
+         CMI_OPTION_UINT, &opt->timeout_s, 0, 4000000},
         {"step-probe-ms", "MS",
          "to measure made-up steps at the start, so that their durations\n"
          "can be predicted (default 1000; 0: learn from requests only)",

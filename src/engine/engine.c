@@ -228,6 +228,7 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
 {
     cmi_engine *engine = cmi_alloc(1, sizeof *engine);
     engine->instance = instance;
+    engine->next_expiry_ns = UINT64_MAX;
     engine->door_limit_ns = CMI_ADMISSION_NO_LIMIT;
     engine->probe_ns = opt->probe_ms * UINT64_C(1000000);
     engine->drafts_by_cost = opt->drafts_by_cost;

@@ -48,6 +48,8 @@ typedef struct cmi_engine_stats {
     uint64_t n_predicted_steps, predicted_ns, measured_ns, misjudged_ns;
     /* Requests that ended with tokens and had such a target, and those of them that missed it. */
     uint64_t n_ttft_targets, n_ttft_missed, n_tpot_targets, n_tpot_missed;
+    /* Ended because their time was up, or because they had waited twice their TTFT target. */
+    uint64_t n_timed_out, n_given_up;
 } cmi_engine_stats;
 
 typedef struct cmi_engine_options {

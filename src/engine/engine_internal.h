@@ -72,7 +72,7 @@ typedef struct cmi_engine_slot {
     uint32_t n_end_tokens;
     uint32_t stop_token_id;
     cmi_finish_reason reason; /* NONE while it goes on */
-    cmi_status status;        /* with ERROR */
+    cmi_status status;        /* with CMI_FINISH_ERROR */
     uint64_t submitted_ns, started_ns, first_token_ns, last_token_ns;
     bool is_cancelled; /* lock */
 } cmi_engine_slot;
@@ -122,6 +122,7 @@ struct cmi_engine {
     bool is_idle;                      /* nothing can run until something happens */
     cmi_engine_stats counts;           /* as of the last step */
     uint64_t probe_ns;                 /* to spend on made-up steps first */
+    uint64_t next_expiry_ns;           /* no request's time is up before */
     /* drafts */
     uint32_t max_drafts;
     cmi_batch_span *mtp_spans; /* [max_num_seqs] */

@@ -160,6 +160,14 @@ static void end_requests(cmi_engine *engine, uint32_t n_ended)
 /* ---- between steps -----------------------------------------------------------------------------
  */
 
+static cmi_expiry expiry_of(const cmi_engine_slot *slot)
+{
+    const cmi_request *r = slot->request;
+    return cmi_admission_expiry(slot->submitted_ns - r->age_us * US_NS,
+                                r->timeout_ms * (1000 * US_NS), r->ttft_target_us * US_NS,
+                                slot->started_ns > 0);
+}
+
 static void arrive(cmi_engine *engine, uint32_t idx)
 {
     const cmi_engine_slot *slot = &engine->slots[idx];
@@ -177,6 +185,7 @@ static void arrive(cmi_engine *engine, uint32_t idx)
                                                                 : CMI_PREFIX_LOSS_DISABLED};
     cmi_scheduler_arrive(engine->scheduler, idx, &request);
     cmi_policy_recorder_arrive(engine->recorder, idx, &request);
+    engine->next_expiry_ns = CMI_MIN(engine->next_expiry_ns, expiry_of(slot).at_ns);
 }
 
 /* What the receiver has left. Locked. */
@@ -192,6 +201,35 @@ static void take_seat_news(cmi_engine *engine, uint32_t *n_ends_out, uint32_t *n
         engine->n_seat_ends = engine->n_seat_events = 0;
         pthread_cond_signal(&engine->seat_event_room);
     }
+}
+
+/* Ends those whose time is up, behind the n_ended that end anyway, and finds out when to look next.
+ * Returns how many there are now. */
+static uint32_t expire(cmi_engine *engine, uint64_t now_ns, uint32_t n_ended)
+{
+    if (now_ns < engine->next_expiry_ns) {
+        return n_ended;
+    }
+    engine->next_expiry_ns = UINT64_MAX;
+    for (uint32_t i = 0; i < engine->n_slots; i++) {
+        cmi_engine_slot *slot = &engine->slots[i];
+        const cmi_scheduler_slot *seq = cmi_scheduler_slot_get(engine->scheduler, i);
+        if (slot->request == NULL || seq->state == CMI_REQUEST_FREE ||
+            slot->reason != CMI_FINISH_NONE) {
+            continue; /* not there, still in the inbox, or ending already */
+        }
+        const cmi_expiry expiry = expiry_of(slot);
+        if (now_ns < expiry.at_ns) {
+            engine->next_expiry_ns = CMI_MIN(engine->next_expiry_ns, expiry.at_ns);
+            continue;
+        }
+        slot->reason = CMI_FINISH_ERROR;
+        slot->status = expiry.is_timeout ? CMI_ERR_TIMEOUT : CMI_ERR_NO_CAPACITY;
+        engine->counts.n_timed_out += expiry.is_timeout ? 1 : 0;
+        engine->counts.n_given_up += expiry.is_timeout ? 0 : 1;
+        engine->ended[n_ended++] = i;
+    }
+    return n_ended;
 }
 
 /* Waits until there is something to do, and takes it over: new requests, and which are to end.
@@ -225,7 +263,8 @@ static uint32_t take_work(cmi_engine *engine, bool *run_out)
     if (n_arrived > 0) {
         publish(engine);
     }
-    return cmi_engine_take_handovers(engine, n_seat_ends, n_seat_events, n_ended);
+    n_ended = cmi_engine_take_handovers(engine, n_seat_ends, n_seat_events, n_ended);
+    return expire(engine, cmi_clock_monotonic_ns(), n_ended);
 }
 
 /* ---- a step ------------------------------------------------------------------------------------

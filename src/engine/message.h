@@ -101,7 +101,8 @@ typedef enum cmi_finish_reason {
     CMI_FINISH_STOP,   /* an end token or a stop token id, which was the last TOKEN event */
     CMI_FINISH_LENGTH, /* max_tokens, or the context is full */
     CMI_FINISH_ABORT,  /* cancelled */
-    CMI_FINISH_ERROR,  /* status says why */
+    CMI_FINISH_ERROR,  /* status says why: CMI_ERR_TIMEOUT, its time was up; CMI_ERR_NO_CAPACITY, it
+                          waited for its first step until its target was out of reach */
 } cmi_finish_reason;
 
 typedef struct cmi_top_logprob {

@@ -183,3 +183,13 @@ cmi_admission_verdict cmi_admission_decide(const cmi_admission_load *load,
     }
     return verdict;
 }
+
+cmi_expiry cmi_admission_expiry(uint64_t arrived_ns, uint64_t timeout_ns, uint64_t ttft_ns,
+                                bool has_begun)
+{
+    const uint64_t most_ns = UINT64_MAX - arrived_ns;
+    uint64_t patience_ns = has_begun || ttft_ns == 0 ? most_ns : CMI_MIN(2 * ttft_ns, most_ns);
+    uint64_t limit_ns = timeout_ns == 0 ? most_ns : CMI_MIN(timeout_ns, most_ns);
+    return (cmi_expiry){.at_ns = arrived_ns + CMI_MIN(patience_ns, limit_ns),
+                        .is_timeout = limit_ns <= patience_ns};
+}

@@ -87,4 +87,14 @@ cmi_admission_verdict cmi_admission_decide(const cmi_admission_load *load,
                                            const cmi_admission_queue *queue,
                                            const cmi_admission_request *request);
 
+/* When a request is to be ended if it has not ended by itself, and why: its timeout, counted from
+ * its arrival, or, as long as it has not begun, twice its TTFT target: its sender will not wait for
+ * an answer that was promised sooner. UINT64_MAX: never. */
+typedef struct cmi_expiry {
+    uint64_t at_ns;
+    bool is_timeout;
+} cmi_expiry;
+cmi_expiry cmi_admission_expiry(uint64_t arrived_ns, uint64_t timeout_ns, uint64_t ttft_ns,
+                                bool has_begun);
+
 #endif

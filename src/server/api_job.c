@@ -183,6 +183,18 @@ static bool is_clients_stop(const cmi_api_job *job, const cmi_request *request, 
     return false;
 }
 
+static const char *why_failed(cmi_status st)
+{
+    switch (st) {
+    case CMI_ERR_TIMEOUT:
+        return "The request's time was up before its answer was complete.";
+    case CMI_ERR_NO_CAPACITY:
+        return "The request waited twice its TTFT target and had not begun; try again.";
+    default:
+        return cmi_status_text(st);
+    }
+}
+
 /* What a request ended with, when that is no answer. */
 static cmi_status check_finished(const cmi_api_choice *c, const cmi_event *event,
                                  cmi_api_error *err)
@@ -190,7 +202,7 @@ static cmi_status check_finished(const cmi_api_choice *c, const cmi_event *event
     if (event->finish_reason == CMI_FINISH_ERROR) {
         cmi_status st = (cmi_status)event->status;
         st = st < CMI_OK ? st : CMI_ERR_IO;
-        return cmi_api_fail(err, st, cmi_status_text(st));
+        return cmi_api_fail(err, st, why_failed(st));
     }
     if (event->finish_reason == CMI_FINISH_ABORT && !c->text_done) {
         return cmi_api_fail(err, CMI_ERR_CANCELLED, "The request was stopped by the server.");

@@ -286,6 +286,10 @@ static void write_durations(const cmi_metrics *m, const cmi_engine_stats *s, cmi
          (double)s->n_ttft_missed},
         {"cminfer:tpot_targets_total", "Requests with a TPOT target that got two tokens.",
          (double)s->n_tpot_targets},
+        {"cminfer:requests_timed_out_total", "Requests ended because their time was up.",
+         (double)s->n_timed_out},
+        {"cminfer:requests_given_up_total", "Requests that waited twice their TTFT target.",
+         (double)s->n_given_up},
         {"cminfer:tpot_targets_missed_total", "Of them those whose tokens came too slowly.",
          (double)s->n_tpot_missed},
     };

@@ -224,12 +224,12 @@ static void targets_are_looked_at_when_durations_are_known(void **state)
     cmi_admission_verdict v;
     cmi_error err = {0};
     start(f, 0, 0);
-    assert_int_equal(offer(f, 1, 1, 1, &v, &err), CMI_OK);
+    assert_int_equal(offer(f, 1, 0, 1, &v, &err), CMI_OK);
     (void)next_of_type(f, CMI_EVENT_FINISHED);
     cmi_engine_stats stats;
     cmi_engine_stats_get(f->engine, &stats);
-    assert_int_equal(stats.n_ttft_targets + stats.n_tpot_targets, 2);
-    assert_int_equal(stats.n_ttft_missed + stats.n_tpot_missed, 2);
+    assert_int_equal(stats.n_tpot_targets, 1);
+    assert_int_equal(stats.n_tpot_missed, 1);
     cmi_engine_stop(f->engine);
 
     assert_int_equal(cmi_engine_start(&f->engine, f->instance, &opt, &err), CMI_OK);
@@ -246,6 +246,47 @@ static void targets_are_looked_at_when_durations_are_known(void **state)
     assert_int_equal(stats.n_refused[CMI_ADMISSION_TPOT], 1);
     assert_int_equal(stats.n_ttft_targets + stats.n_tpot_targets, 2);
     assert_int_equal(stats.n_ttft_missed + stats.n_tpot_missed, 0);
+    cmi_engine_stop(f->engine);
+}
+
+/* The ring of four events keeps the first request in its first steps until somebody polls. */
+static void time_that_is_up_ends_a_request(void **state)
+{
+    fixture *f = *state;
+    start(f, 0, 4);
+    cmi_admission_verdict v;
+    cmi_error err = {0};
+    cmi_request head = cmi_request_defaults();
+    head.request_id = 1;
+    head.max_tokens = 200;
+    head.flags = CMI_REQUEST_IGNORE_EOS;
+    head.timeout_ms = 1;
+    assert_int_equal(submit_head(f, &head), CMI_OK);
+    head.request_id = 2; /* it never begins */
+    assert_int_equal(submit_head(f, &head), CMI_OK);
+    assert_int_equal(offer(f, 3, 1, 0, &v, &err), CMI_OK); /* twice 1 us is over soon */
+    assert_int_equal(submit(f, 4, 2), CMI_OK);
+    cmi_event ends[5] = {{0}};
+    for (uint32_t n = 0; n < 4; n++) {
+        cmi_event end = next_of_type(f, CMI_EVENT_FINISHED);
+        assert_in_range(end.request_id, 1, 4);
+        ends[end.request_id] = end;
+    }
+    for (uint32_t id = 1; id <= 2; id++) {
+        assert_int_equal(ends[id].finish_reason, CMI_FINISH_ERROR);
+        assert_int_equal(ends[id].status, CMI_ERR_TIMEOUT);
+        assert_true(ends[id].n_output_tokens < 200);
+    }
+    assert_int_equal(ends[2].started_ns, 0);
+    assert_int_equal(ends[3].finish_reason, CMI_FINISH_ERROR);
+    assert_int_equal(ends[3].status, CMI_ERR_NO_CAPACITY);
+    assert_int_equal(ends[3].started_ns, 0);
+    assert_int_equal(ends[4].finish_reason, CMI_FINISH_LENGTH);
+    cmi_engine_stats stats;
+    cmi_engine_stats_get(f->engine, &stats);
+    assert_int_equal(stats.n_timed_out, 2);
+    assert_int_equal(stats.n_given_up, 1);
+    assert_int_equal(stats.n_kv_pages_used, 0);
     cmi_engine_stop(f->engine);
 }
 
@@ -373,6 +414,7 @@ int main(void)
         cmocka_unit_test(waiting_tokens_are_bounded_too),
         cmocka_unit_test(stopping_ends_what_runs_and_waits),
         cmocka_unit_test(targets_are_looked_at_when_durations_are_known),
+        cmocka_unit_test(time_that_is_up_ends_a_request),
         cmocka_unit_test(probing_changes_nothing_but_what_is_known),
         cmocka_unit_test(bad_requests_are_refused_at_the_door),
         cmocka_unit_test(logprobs_are_those_of_the_model),

@@ -181,6 +181,33 @@ static void a_target_that_nobody_could_keep_is_told_so(void **state)
     assert_int_equal(decide(&load, 0, 0, 100, 0, 12).reason, CMI_ADMISSION_OK);
 }
 
+static void requests_expire(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t arrived, timeout, ttft;
+        bool has_begun;
+        uint64_t at;
+        bool is_timeout;
+    } cases[] = {
+        {1000, 0, 0, false, UINT64_MAX, true},
+        {1000, 500, 0, false, 1500, true},
+        {1000, 500, 0, true, 1500, true},
+        {1000, 500, 100, false, 1200, false},
+        {1000, 500, 100, true, 1500, true},
+        {1000, 100, 100, false, 1100, true},
+        {1000, 0, 100, false, 1200, false},
+        {1000, 0, 100, true, UINT64_MAX, true},
+        {1000, UINT64_MAX, 0, false, UINT64_MAX, true},
+    };
+    for (size_t i = 0; i < CMI_LEN(cases); i++) {
+        cmi_expiry e = cmi_admission_expiry(cases[i].arrived, cases[i].timeout, cases[i].ttft,
+                                            cases[i].has_begun);
+        assert_int_equal(e.at_ns, cases[i].at);
+        assert_int_equal(e.is_timeout, cases[i].is_timeout);
+    }
+}
+
 static uint64_t draw(uint64_t seed, uint64_t *n, uint64_t max)
 {
     uint32_t w[4];
@@ -230,6 +257,7 @@ int main(void)
         cmocka_unit_test(a_seat_by_the_tightest_target_or_none),
         cmocka_unit_test(waiting_for_a_seat_counts_for_the_first_token),
         cmocka_unit_test(a_target_that_nobody_could_keep_is_told_so),
+        cmocka_unit_test(requests_expire),
         cmocka_unit_test(more_load_never_admits_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -275,6 +275,8 @@ static void traffic_moves_every_metric(void **state)
                                                          .n_ttft_missed = 1,
                                                          .n_tpot_targets = 3,
                                                          .n_tpot_missed = 1,
+                                                         .n_timed_out = 1,
+                                                         .n_given_up = 1,
                                                          .n_refused = {0, 1, 1, 1, 1}}};
     server_fixture_start(&f, NULL, &engine);
     http_client c;

@@ -7,6 +7,7 @@ it, or so high that every one does.
   slo_test.py CMINFER MODEL
 """
 import os
+import selectors
 import sys
 import unittest
 
@@ -100,6 +101,68 @@ class Overload(SloTest):
         self.assertTrue(all(int(a.headers["Retry-After"]) >= 1 for a in refused))
         self.assertLess(most, 64)
         self.assertEqual(self.server.metric("vllm:num_requests_running"), 0)
+
+
+class Timeouts(SloTest):
+    options = ("--max-num-seqs", "1")
+
+    def test_a_request_ends_when_its_time_is_up(self):
+        body = {**LONG, "max_tokens": 2000}
+        answer = self.server.post(COMPLETIONS, {**body, "stream": False},
+                                  **{"x-request-timeout-ms": "30"})
+        self.assertEqual(answer.status, 408)
+        self.assertEqual(answer.json()["error"]["code"], 408)
+        running = self.send(body)
+        self.server.wait_running(1, 0)
+        waiting = self.send({**body, "stream": False}, x_request_timeout_ms="30")
+        self.assertEqual(self.answer(waiting).status, 408)
+        running.close()
+        self.assertEqual(self.metric("requests_timed_out_total"), 2)
+
+    def test_a_stream_says_so_in_its_last_event(self):
+        answer = self.server.post(COMPLETIONS, {**LONG, "max_tokens": 2000},
+                                  **{"x-request-timeout-ms": "300"})
+        if answer.status == 200:
+            self.assertEqual(answer.chunks()[-1]["error"]["code"], 408)
+        else:
+            self.assertEqual(answer.status, 408)
+
+
+class Turns(SloTest):
+    """One request at a time: the order in which they begin is the order of their turns."""
+    options = ("--max-num-seqs", "1")
+
+    def expect_order(self, requests, order):
+        """Sends all while one runs; those of `order` finish in it, by their place."""
+        running = self.send(LONG)
+        self.server.wait_running(1, 0)
+        socks = []
+        for n_waiting, (body, headers) in enumerate(requests):
+            socks.append(self.send({"prompt": "a", "ignore_eos": True, "max_tokens": 40,
+                                    "stream": False, **body}, **headers))
+            self.server.wait_running(1, n_waiting + 1)
+        running.close()
+        ended = []
+        with selectors.DefaultSelector() as ready:
+            for i, sock in enumerate(socks):
+                ready.register(sock, selectors.EVENT_READ, i)
+            while len(ended) < len(socks):
+                found = [key for key, _ in ready.select()]
+                for key in sorted(found, key=lambda k: order.index(k.data)):
+                    self.assertEqual(self.answer_and_forget(ready, key).status, 200)
+                    ended.append(key.data)
+        self.assertEqual(ended, order)
+
+    def answer_and_forget(self, ready, key):
+        ready.unregister(key.fileobj)
+        return self.answer(key.fileobj)
+
+    def test_priorities(self):
+        self.expect_order([({"priority": p}, {}) for p in (3, 0, -2, 0)], [2, 1, 3, 0])
+
+    def test_tenants_take_turns(self):
+        a, b = ({"x_llm_d_inference_fairness_id": name} for name in "ab")
+        self.expect_order([({}, a), ({}, a), ({}, a), ({}, b), ({}, b)], [0, 3, 1, 4, 2])
 
 
 class Drafts(SloTest):
