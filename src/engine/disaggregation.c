@@ -75,6 +75,8 @@ static cmi_status open_prefill(cmi_disaggregation *d, prefill_side *p,
     }
     if (st == CMI_OK) {
         engine.sender = p->sender;
+        engine.probe_ms = 0; /* it has no targets of its own */
+        engine.drafts_by_cost = false;
         st = cmi_engine_start(&p->engine, p->instance, &engine, err);
     }
     if (st == CMI_OK) {

@@ -258,7 +258,11 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
                                                      : CMI_DEFAULT_MAX_PREFILL_ROWS);
     name_content(engine);
     pthread_mutex_init(&engine->lock, NULL);
-    pthread_cond_init(&engine->work, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&engine->work, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     pthread_cond_init(&engine->seat_event_room, NULL);
     pthread_cond_init(&engine->up, NULL);
     engine->thread = pthread_self(); /* none yet */

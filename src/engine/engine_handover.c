@@ -88,6 +88,13 @@ static void take_first_token(cmi_engine *engine, uint32_t idx, const cmi_handove
     }
 }
 
+static void receive(cmi_engine *engine, uint32_t idx, uint32_t n_new, uint32_t n_drafts)
+{
+    const uint64_t now_ns = cmi_clock_monotonic_ns();
+    cmi_scheduler_received(engine->scheduler, now_ns, idx, n_new, n_drafts);
+    cmi_policy_recorder_received(engine->recorder, now_ns, idx, n_new, n_drafts);
+}
+
 /* The prompt is stored. Returns whether the request ends with its first token. */
 static bool start_decode(cmi_engine *engine, uint32_t idx, const cmi_handover_record *record)
 {
@@ -95,12 +102,10 @@ static bool start_decode(cmi_engine *engine, uint32_t idx, const cmi_handover_re
     const bool is_first = slot->n_output == 0;
     if (slot->reason == CMI_FINISH_NONE && is_first) {
         take_first_token(engine, idx, record);
-        cmi_scheduler_received(engine->scheduler, idx, 1, slot->n_drafts);
-        cmi_policy_recorder_received(engine->recorder, idx, 1, slot->n_drafts);
+        receive(engine, idx, 1, slot->n_drafts);
         return slot->reason != CMI_FINISH_NONE;
     }
-    cmi_scheduler_received(engine->scheduler, idx, is_first ? 1 : 0, 0);
-    cmi_policy_recorder_received(engine->recorder, idx, is_first ? 1 : 0, 0);
+    receive(engine, idx, is_first ? 1 : 0, 0);
     return false;
 }
 

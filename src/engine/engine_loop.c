@@ -5,6 +5,7 @@
  * and for the statistics. Nothing is allocated here. */
 #include <assert.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/alloc.h"
 #include "engine/engine_internal.h"
@@ -214,9 +215,9 @@ static uint32_t expire(cmi_engine *engine, uint64_t now_ns, uint32_t n_ended)
     for (uint32_t i = 0; i < engine->n_slots; i++) {
         cmi_engine_slot *slot = &engine->slots[i];
         const cmi_scheduler_slot *seq = cmi_scheduler_slot_get(engine->scheduler, i);
-        if (slot->request == NULL || seq->state == CMI_REQUEST_FREE ||
+        if (seq->state == CMI_REQUEST_FREE || seq->state == CMI_REQUEST_DRAIN ||
             slot->reason != CMI_FINISH_NONE) {
-            continue; /* not there, still in the inbox, or ending already */
+            continue; /* not there, still in the inbox, over, or ending already */
         }
         const cmi_expiry expiry = expiry_of(slot);
         if (now_ns < expiry.at_ns) {
@@ -232,6 +233,19 @@ static uint32_t expire(cmi_engine *engine, uint64_t now_ns, uint32_t n_ended)
     return n_ended;
 }
 
+/* Until somebody signals, or the time of a request is up. Locked. */
+static void wait_for_work(cmi_engine *engine)
+{
+    const uint64_t second_ns = 1000000000, at_ns = engine->next_expiry_ns;
+    if (at_ns == UINT64_MAX) {
+        pthread_cond_wait(&engine->work, &engine->lock);
+        return;
+    }
+    const struct timespec at = {.tv_sec = (time_t)(at_ns / second_ns),
+                                .tv_nsec = (long)(at_ns % second_ns)};
+    (void)pthread_cond_timedwait(&engine->work, &engine->lock, &at);
+}
+
 /* Waits until there is something to do, and takes it over: new requests, and which are to end.
  * Returns those in engine->ended; *run_out is false when the engine stops, which ends all. */
 static uint32_t take_work(cmi_engine *engine, bool *run_out)
@@ -240,8 +254,9 @@ static uint32_t take_work(cmi_engine *engine, bool *run_out)
     pthread_mutex_lock(&engine->lock);
     publish_stats(engine);
     while (engine->n_inbox == 0 && engine->n_cancelled == 0 && !engine->stopping &&
-           engine->n_seat_ends == 0 && engine->n_seat_events == 0 && engine->is_idle) {
-        pthread_cond_wait(&engine->work, &engine->lock);
+           engine->n_seat_ends == 0 && engine->n_seat_events == 0 && engine->is_idle &&
+           cmi_clock_monotonic_ns() < engine->next_expiry_ns) {
+        wait_for_work(engine);
     }
     *run_out = !engine->stopping;
     n_arrived = engine->n_inbox;
@@ -346,6 +361,8 @@ static void tell_outcomes(cmi_engine *engine, const cmi_scheduler_plan *plan)
     }
     if (engine->max_drafts > 0) {
         cmi_scheduler_count_mtp(engine->scheduler, engine->n_mtp_passes, engine->n_mtp_rows,
+                                engine->n_mtp_head_rows);
+        cmi_policy_recorder_mtp(engine->recorder, engine->n_mtp_passes, engine->n_mtp_rows,
                                 engine->n_mtp_head_rows);
     }
     uint32_t n_sealed;

@@ -135,7 +135,9 @@ void cmi_engine_probe(cmi_engine *engine, uint64_t budget_ns)
         cmi_step_shape shape = run_probe(engine, &p);
         uint64_t end_ns = cmi_clock_monotonic_ns();
         cmi_step_cost_observe(cost, &shape, end_ns - now_ns);
+        cmi_policy_recorder_observed(engine->recorder, &shape, end_ns - now_ns);
         now_ns = end_ns;
     }
     cmi_step_cost_settle(cost);
+    cmi_policy_recorder_settled(engine->recorder);
 }

@@ -247,4 +247,9 @@ void cmi_kv_sender_stop(cmi_kv_sender *s)
         cmi_send_free(&s->sends[s->active[i]]);
     }
     s->n_active = 0;
+    cmi_free(s->in_step);
+    cmi_free(s->active);
+    cmi_free(s->sends);
+    s->in_step = s->active = NULL;
+    s->sends = NULL;
 }

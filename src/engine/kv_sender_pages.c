@@ -90,7 +90,8 @@ static bool free_when_told(cmi_kv_sender *s, cmi_send *send)
 /* ---- the request -------------------------------------------------------------------------------
  */
 
-/* A request of another process: nothing in it is believed. */
+/* A request of another process: nothing in it is believed. Its targets and its time are the decode
+ * side's to watch, which has admitted it. */
 static cmi_status submit(cmi_kv_sender *s, cmi_send *send)
 {
     cmi_request *request = (cmi_request *)(send->order + cmi_handover_request_at(send->n_pages));
@@ -98,6 +99,8 @@ static cmi_status submit(cmi_kv_sender *s, cmi_send *send)
     cmi_status st = cmi_request_check(request, send->n_bytes, &err);
     if (st == CMI_OK) {
         request->request_id = cmi_send_id(s, send);
+        request->ttft_target_us = request->tpot_target_us = 0;
+        request->timeout_ms = request->age_us = 0;
         send->n_events_due =
             (request->flags & CMI_REQUEST_PROMPT_LOGPROBS) != 0 ? request->n_prompt_tokens : 0;
         st = cmi_engine_submit(s->engine, request, &err);

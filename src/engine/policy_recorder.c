@@ -76,12 +76,38 @@ void cmi_policy_recorder_finish(cmi_policy_recorder *r, uint64_t now_ns, uint32_
     }
 }
 
-void cmi_policy_recorder_received(cmi_policy_recorder *r, uint32_t slot, uint32_t n_new,
-                                  uint32_t n_drafts)
+void cmi_policy_recorder_observed(cmi_policy_recorder *r, const cmi_step_shape *shape,
+                                  uint64_t duration_ns)
 {
     if (is_recording(r)) {
         const cmi_policy_log before = r->log;
-        put(r, &before, cmi_policy_log_received(&r->log, slot, n_new, n_drafts));
+        put(r, &before, cmi_policy_log_observed(&r->log, shape, duration_ns));
+    }
+}
+
+void cmi_policy_recorder_settled(cmi_policy_recorder *r)
+{
+    if (is_recording(r)) {
+        const cmi_policy_log before = r->log;
+        put(r, &before, cmi_policy_log_settled(&r->log));
+    }
+}
+
+void cmi_policy_recorder_mtp(cmi_policy_recorder *r, uint32_t n_passes, uint32_t n_rows,
+                             uint32_t n_head_rows)
+{
+    if (is_recording(r)) {
+        const cmi_policy_log before = r->log;
+        put(r, &before, cmi_policy_log_mtp(&r->log, n_passes, n_rows, n_head_rows));
+    }
+}
+
+void cmi_policy_recorder_received(cmi_policy_recorder *r, uint64_t now_ns, uint32_t slot,
+                                  uint32_t n_new, uint32_t n_drafts)
+{
+    if (is_recording(r)) {
+        const cmi_policy_log before = r->log;
+        put(r, &before, cmi_policy_log_received(&r->log, now_ns, slot, n_new, n_drafts));
     }
 }
 

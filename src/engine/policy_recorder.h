@@ -31,8 +31,13 @@ void cmi_policy_recorder_stop(cmi_policy_recorder *recorder);
 void cmi_policy_recorder_arrive(cmi_policy_recorder *recorder, uint32_t slot,
                                 const cmi_scheduler_request *request);
 void cmi_policy_recorder_finish(cmi_policy_recorder *recorder, uint64_t now_ns, uint32_t slot);
-void cmi_policy_recorder_received(cmi_policy_recorder *recorder, uint32_t slot, uint32_t n_new,
-                                  uint32_t n_drafts);
+void cmi_policy_recorder_observed(cmi_policy_recorder *recorder, const cmi_step_shape *shape,
+                                  uint64_t duration_ns);
+void cmi_policy_recorder_settled(cmi_policy_recorder *recorder);
+void cmi_policy_recorder_mtp(cmi_policy_recorder *recorder, uint32_t n_passes, uint32_t n_rows,
+                             uint32_t n_head_rows);
+void cmi_policy_recorder_received(cmi_policy_recorder *recorder, uint64_t now_ns, uint32_t slot,
+                                  uint32_t n_new, uint32_t n_drafts);
 void cmi_policy_recorder_leave(cmi_policy_recorder *recorder, uint32_t slot);
 void cmi_policy_recorder_drained(cmi_policy_recorder *recorder, uint64_t now_ns, uint32_t slot);
 void cmi_policy_recorder_plan(cmi_policy_recorder *recorder, uint64_t now_ns,

@@ -18,6 +18,7 @@
 #define U32(type, member) FIELD(type, member, CMI_FIELD_U32, 4) /* enums, too */
 #define I32(type, member) FIELD(type, member, CMI_FIELD_I32, 4)
 #define U64(type, member) FIELD(type, member, CMI_FIELD_U64, 8)
+#define F64(type, member) FIELD(type, member, CMI_FIELD_U64, 8) /* its bits */
 #define BOOL(type, member) FIELD(type, member, CMI_FIELD_BOOL, 1)
 #define TABLE(name, text, ...)                                                                     \
     static const cmi_field name##_rows[] = {__VA_ARGS__};                                          \
@@ -39,13 +40,18 @@ TABLE(cmi_policy_option_fields, "options",
       U32(O, scheduler.max_prefill_rows),
       U32(O, scheduler.max_span_rows),
       U32(O, scheduler.max_drafts),
-      U32(O, scheduler.max_tokens))
+            U32(O, scheduler.max_tokens),
+      U32(O, scheduler.n_experts),
+      U32(O, scheduler.n_experts_per_tok),
+      F64(O, scheduler.cover))
 
 #define R cmi_scheduler_request
 TABLE(cmi_policy_request_fields, "request",
       U32(R, n_prompt),
       U32(R, n_total),
-      I32(R, priority),
+            I32(R, priority),
+      U64(R, tenant),
+      U64(R, tpot_ns),
       U32(R, n_keys),
       U64(R, space_tag),
       BOOL(R, skips_cache),
@@ -57,7 +63,19 @@ TABLE(cmi_policy_plan_fields, "plan",
       U32(P, n_admitted),
       U32(P, n_spans),
       U32(P, n_rows),
-      U32(P, n_decode_rows))
+            U32(P, n_decode_rows),
+      
+      F64(P, predicted_ns))
+
+#define T cmi_step_shape
+TABLE(cmi_policy_shape_fields, "shape of a step",
+      U32(T, n_decode_rows),
+      U32(T, n_prefill_rows),
+      U32(T, n_head_rows),
+      U32(T, n_mtp_passes),
+      U32(T, n_mtp_rows),
+      U64(T, decode_context),
+      U64(T, prefill_context))
 
 #define S cmi_scheduler_span
 TABLE(cmi_policy_span_fields, "span",
@@ -83,8 +101,9 @@ TABLE(cmi_policy_sealed_fields, "sealed block",
 /* clang-format on */
 
 static const cmi_field_table *const all_tables[] = {
-    &cmi_policy_option_fields, &cmi_policy_request_fields, &cmi_policy_plan_fields,
-    &cmi_policy_span_fields,   &cmi_policy_outcome_fields, &cmi_policy_sealed_fields};
+    &cmi_policy_option_fields, &cmi_policy_shape_fields, &cmi_policy_request_fields,
+    &cmi_policy_plan_fields,   &cmi_policy_span_fields,  &cmi_policy_outcome_fields,
+    &cmi_policy_sealed_fields};
 
 /* ---- what follows from them ---- */
 

@@ -80,11 +80,37 @@ size_t cmi_policy_log_finish(cmi_policy_log *log, uint64_t now_ns, uint32_t slot
     return end_record(log, 0, &w);
 }
 
-size_t cmi_policy_log_received(cmi_policy_log *log, uint32_t slot, uint32_t n_new,
+size_t cmi_policy_log_observed(cmi_policy_log *log, const cmi_step_shape *shape,
+                               uint64_t duration_ns)
+{
+    cmi_bytes_writer w = begin_record(log, 0, CMI_POLICY_RECORD_OBSERVED);
+    cmi_put_fields(&w, &cmi_policy_shape_fields, shape);
+    cmi_put_varint(&w, duration_ns);
+    return end_record(log, 0, &w);
+}
+
+size_t cmi_policy_log_settled(cmi_policy_log *log)
+{
+    cmi_bytes_writer w = begin_record(log, 0, CMI_POLICY_RECORD_SETTLED);
+    return end_record(log, 0, &w);
+}
+
+size_t cmi_policy_log_mtp(cmi_policy_log *log, uint32_t n_passes, uint32_t n_rows,
+                          uint32_t n_head_rows)
+{
+    cmi_bytes_writer w = begin_record(log, 0, CMI_POLICY_RECORD_MTP);
+    cmi_put_varint(&w, n_passes);
+    cmi_put_varint(&w, n_rows);
+    cmi_put_varint(&w, n_head_rows);
+    return end_record(log, 0, &w);
+}
+
+size_t cmi_policy_log_received(cmi_policy_log *log, uint64_t now_ns, uint32_t slot, uint32_t n_new,
                                uint32_t n_drafts)
 {
     const cmi_scheduler_outcome outcome = {.n_new = n_new, .n_drafts = n_drafts};
     cmi_bytes_writer w = begin_record(log, 0, CMI_POLICY_RECORD_RECEIVED);
+    cmi_put_varint(&w, now_ns);
     cmi_put_varint(&w, slot);
     cmi_put_fields(&w, &cmi_policy_outcome_fields, &outcome);
     return end_record(log, 0, &w);

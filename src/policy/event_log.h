@@ -50,10 +50,18 @@ size_t cmi_policy_log_arrive(cmi_policy_log *log, uint32_t slot,
 size_t cmi_policy_log_finish(cmi_policy_log *log, uint64_t now_ns, uint32_t slot);
 
 /* The calls for a request in RECEIVE and DRAIN, and what they were told. */
-size_t cmi_policy_log_received(cmi_policy_log *log, uint32_t slot, uint32_t n_new,
+size_t cmi_policy_log_received(cmi_policy_log *log, uint64_t now_ns, uint32_t slot, uint32_t n_new,
                                uint32_t n_drafts);
 size_t cmi_policy_log_leave(cmi_policy_log *log, uint32_t slot);
 size_t cmi_policy_log_drained(cmi_policy_log *log, uint64_t now_ns, uint32_t slot);
+
+/* What predictions rest on: a step of the owner's own, then that those are over; and what
+ * cmi_scheduler_count_mtp is told. */
+size_t cmi_policy_log_observed(cmi_policy_log *log, const cmi_step_shape *shape,
+                               uint64_t duration_ns);
+size_t cmi_policy_log_settled(cmi_policy_log *log);
+size_t cmi_policy_log_mtp(cmi_policy_log *log, uint32_t n_passes, uint32_t n_rows,
+                          uint32_t n_head_rows);
 
 /* What cmi_scheduler_plan_step gave, also when it was nothing. O(pages of the plan). */
 size_t cmi_policy_log_plan(cmi_policy_log *log, uint64_t now_ns, const cmi_scheduler_plan *plan);

@@ -27,6 +27,9 @@ typedef enum cmi_policy_record_type {
     CMI_POLICY_RECORD_RECEIVED,
     CMI_POLICY_RECORD_LEAVE,
     CMI_POLICY_RECORD_DRAINED,
+    CMI_POLICY_RECORD_OBSERVED,
+    CMI_POLICY_RECORD_SETTLED,
+    CMI_POLICY_RECORD_MTP,
 } cmi_policy_record_type;
 
 /* ---- fields ---- */
@@ -54,6 +57,7 @@ extern const cmi_field_table cmi_policy_option_fields;  /* of cmi_policy_options
 extern const cmi_field_table cmi_policy_request_fields; /* of cmi_scheduler_request, not its keys */
 extern const cmi_field_table cmi_policy_plan_fields;    /* of cmi_scheduler_plan, not its arrays */
 extern const cmi_field_table cmi_policy_span_fields;    /* of cmi_scheduler_span, not its pages */
+extern const cmi_field_table cmi_policy_shape_fields;   /* of cmi_step_shape */
 extern const cmi_field_table cmi_policy_outcome_fields; /* of cmi_scheduler_outcome */
 extern const cmi_field_table cmi_policy_sealed_fields;  /* of cmi_scheduler_sealed */
 

@@ -262,10 +262,12 @@ static cmi_replay_status finish(cmi_policy_replay *r, cmi_bytes_reader *fields)
 static cmi_replay_status received(cmi_policy_replay *r, cmi_bytes_reader *fields)
 {
     cmi_scheduler_outcome o = {0};
+    bool time_is_fine = tell_time(r, fields);
     uint32_t slot = cmi_get_varint32(fields);
     cmi_get_fields(fields, &cmi_policy_outcome_fields, &o);
-    if (!cmi_bytes_reader_is_done(fields) || state_of(r, slot) != CMI_REQUEST_RECEIVE ||
-        o.n_new > 1 || o.n_drafts > r->opt.scheduler.max_drafts) {
+    if (!time_is_fine || !cmi_bytes_reader_is_done(fields) ||
+        state_of(r, slot) != CMI_REQUEST_RECEIVE || o.n_new > 1 ||
+        o.n_drafts > r->opt.scheduler.max_drafts) {
         return bad(r, "a prompt is received that nobody waits for");
     }
     const cmi_scheduler_slot *seq = cmi_scheduler_slot_get(r->scheduler, slot);
@@ -273,7 +275,7 @@ static cmi_replay_status received(cmi_policy_replay *r, cmi_bytes_reader *fields
     if (n_generated == 0 || n_generated > seq->request.n_total - seq->request.n_prompt) {
         return bad(r, "a prompt is received with a token that it cannot have");
     }
-    cmi_scheduler_received(r->scheduler, slot, o.n_new, o.n_drafts);
+    cmi_scheduler_received(r->scheduler, r->now_ns, slot, o.n_new, o.n_drafts);
     r->n_complete += is_complete(seq) ? 1 : 0;
     return CMI_REPLAY_SAME;
 }
@@ -297,6 +299,41 @@ static cmi_replay_status drained(cmi_policy_replay *r, cmi_bytes_reader *fields)
         return bad(r, "a request has drained that did not");
     }
     cmi_scheduler_drained(r->scheduler, r->now_ns, slot);
+    return CMI_REPLAY_SAME;
+}
+
+/* ---- durations ---- */
+
+/* Steps that the owner ran before it served. */
+static cmi_replay_status observed(cmi_policy_replay *r, cmi_bytes_reader *fields)
+{
+    cmi_step_shape shape = {0};
+    cmi_get_fields(fields, &cmi_policy_shape_fields, &shape);
+    uint64_t duration_ns = cmi_get_varint(fields);
+    if (!cmi_bytes_reader_is_done(fields) || r->state.n_requests > 0) {
+        return bad(r, "a duration is observed that cannot be");
+    }
+    cmi_step_cost_observe(cmi_scheduler_cost(r->scheduler), &shape, duration_ns);
+    return CMI_REPLAY_SAME;
+}
+
+static cmi_replay_status settled(cmi_policy_replay *r, cmi_bytes_reader *fields)
+{
+    if (!cmi_bytes_reader_is_done(fields) || r->state.n_requests > 0) {
+        return bad(r, "durations are settled late");
+    }
+    cmi_step_cost_settle(cmi_scheduler_cost(r->scheduler));
+    return CMI_REPLAY_SAME;
+}
+
+static cmi_replay_status mtp(cmi_policy_replay *r, cmi_bytes_reader *fields)
+{
+    uint32_t n_passes = cmi_get_varint32(fields), n_rows = cmi_get_varint32(fields);
+    uint32_t n_head_rows = cmi_get_varint32(fields);
+    if (!cmi_bytes_reader_is_done(fields)) {
+        return bad(r, "a record is damaged");
+    }
+    cmi_scheduler_count_mtp(r->scheduler, n_passes, n_rows, n_head_rows);
     return CMI_REPLAY_SAME;
 }
 
@@ -416,6 +453,12 @@ static cmi_replay_status perform(cmi_policy_replay *r, cmi_policy_record_type ty
         return is_between ? finish(r, fields) : bad(r, "a request ends within a step");
     case CMI_POLICY_RECORD_RECEIVED:
         return is_between ? received(r, fields) : bad(r, "a prompt arrives within a step");
+    case CMI_POLICY_RECORD_OBSERVED:
+        return is_between ? observed(r, fields) : bad(r, "a duration is observed within a step");
+    case CMI_POLICY_RECORD_SETTLED:
+        return is_between ? settled(r, fields) : bad(r, "durations are settled within a step");
+    case CMI_POLICY_RECORD_MTP:
+        return r->is_stepping ? mtp(r, fields) : bad(r, "drafts are made without a step");
     case CMI_POLICY_RECORD_LEAVE:
         return is_between ? leave(r, fields) : bad(r, "a request leaves within a step");
     case CMI_POLICY_RECORD_DRAINED:

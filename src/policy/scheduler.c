@@ -204,7 +204,8 @@ void cmi_scheduler_arrive(cmi_scheduler *s, uint32_t slot, const cmi_scheduler_r
     queue_up(s, slot);
 }
 
-void cmi_scheduler_received(cmi_scheduler *s, uint32_t slot, uint32_t n_new, uint32_t n_drafts)
+void cmi_scheduler_received(cmi_scheduler *s, uint64_t now_ns, uint32_t slot, uint32_t n_new,
+                            uint32_t n_drafts)
 {
     cmi_scheduler_slot *seq = &s->slots[slot];
     assert(n_new <= 1 && n_drafts <= s->opt.max_drafts);
@@ -213,6 +214,11 @@ void cmi_scheduler_received(cmi_scheduler *s, uint32_t slot, uint32_t n_new, uin
     seq->n_generated += n_new;
     seq->n_drafts = n_drafts;
     assert(seq->n_generated > 0);
+    if (n_new > 0) {
+        cmi_pace_count(&seq->pace, now_ns, n_new);
+        cmi_fairness_charge(&s->fairness, seq->tenant,
+                            (uint64_t)CMI_FAIRNESS_ANSWER_WEIGHT * n_new);
+    }
 }
 
 void cmi_scheduler_leave(cmi_scheduler *s, uint32_t slot)

@@ -161,7 +161,8 @@ void cmi_scheduler_finish(cmi_scheduler *s, uint64_t now_ns, uint32_t slot);
 
 /* Its prompt is stored. n_new: 1 with its first token, 0 when that is known already, which is so
  * after a preemption. n_drafts as in an outcome. */
-void cmi_scheduler_received(cmi_scheduler *s, uint32_t slot, uint32_t n_new, uint32_t n_drafts);
+void cmi_scheduler_received(cmi_scheduler *s, uint64_t now_ns, uint32_t slot, uint32_t n_new,
+                            uint32_t n_drafts);
 
 /* It ends, but its pages may still be written: its slot and they are free after
  * cmi_scheduler_drained. */

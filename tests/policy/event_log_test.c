@@ -465,8 +465,8 @@ static void hand_overs_replay(void **unused)
     keep(&l, cmi_policy_log_plan(&l.log, l.now_ns, &plan));
     cmi_scheduler_leave(l.s, 0);
     keep(&l, cmi_policy_log_leave(&l.log, 0));
-    cmi_scheduler_received(l.s, 1, 1, 0);
-    keep(&l, cmi_policy_log_received(&l.log, 1, 1, 0));
+    cmi_scheduler_received(l.s, ++l.now_ns, 1, 1, 0);
+    keep(&l, cmi_policy_log_received(&l.log, l.now_ns, 1, 1, 0));
     cmi_scheduler_drained(l.s, ++l.now_ns, 0);
     keep(&l, cmi_policy_log_drained(&l.log, l.now_ns, 0));
     assert_true(cmi_scheduler_plan_step(l.s, ++l.now_ns, &plan));
@@ -486,7 +486,7 @@ static void a_hand_over_in_another_state_is_refused(void **unused)
     (void)unused;
     load l;
     make_small(&l);
-    keep(&l, cmi_policy_log_received(&l.log, 0, 1, 0));
+    keep(&l, cmi_policy_log_received(&l.log, l.now_ns, 0, 1, 0));
     (void)expect(&l, CMI_REPLAY_BAD);
     make_small(&l);
     log_arrival(&l, 0, 4);

@@ -318,7 +318,7 @@ static void take_ends(world *w)
         } else if (end == 1) {
             uint32_t n_new = req->n_generated == 0 ? 1 : 0;
             req->n_generated += n_new;
-            cmi_scheduler_received(w->decode.s, slot, n_new, 0);
+            cmi_scheduler_received(w->decode.s, ++w->now_ns, slot, n_new, 0);
             if (req->n_generated == req->n_output) {
                 end_request(w, slot);
             }
