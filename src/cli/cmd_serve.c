@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "cli/chat.h"
+#include "cli/serve_http.h"
 #include "os/clock.h"
 #include "os/random.h"
 #include "server/server.h"
@@ -39,11 +40,10 @@ typedef struct serve_options {
     uint32_t max_body_mib;
     uint32_t shutdown_timeout_s;
     const char *record_events;
+    cmi_serve_http http;
 } serve_options;
 
 #define MAX_TARGET_MS 4e6
-
-enum { MAX_OPTIONS = 64 };
 
 static int stop_fd = -1;
 
@@ -138,6 +138,7 @@ static cmi_status start_server(cmi_server **server_out, const serve_options *opt
                     .tpot_us = (uint32_t)(opt->tpot_ms * 1000),
                     .timeout_ms = opt->timeout_s * 1000},
     };
+    cmi_serve_http_apply(&opt->http, &server);
     return cmi_server_start(server_out, &server, err);
 }
 
@@ -266,7 +267,7 @@ int cmi_cmd_serve(int argc, char **argv)
                          .max_body_mib = 10,
                          .max_num_seqs = 64,
                          .probe_ms = 1000};
-    cmi_option own_table[MAX_OPTIONS] = {
+    cmi_option own_table[CMI_SERVE_OPTIONS_MAX] = {
         {"host", "ADDRESS", "to listen on (default 127.0.0.1; 0.0.0.0 for all)", CMI_OPTION_TEXT,
          &opt.host, 0, 0},
         {"port", "N", "to listen on (default 8000; 0: any free one)", CMI_OPTION_UINT, &opt.port, 0,
@@ -326,6 +327,7 @@ int cmi_cmd_serve(int argc, char **argv)
         {"chat-template", "FILE", "a Jinja template (or its text) instead of the model's own",
          CMI_OPTION_TEXT, &opt.chat_template, 0, 0},
     };
+    cmi_serve_http_append(own_table, &opt.http);
     int exit_status;
     add_service_options(own_table, &opt);
     if (!cmi_cli_parse(own_table, &opt.model, print_help, argc, argv, &exit_status)) {

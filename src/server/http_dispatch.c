@@ -135,7 +135,9 @@ static void take_output(cmi_exchange *ex, cmi_status st)
         }
         ex->last_byte_ns = cmi_clock_monotonic_ns();
     }
-    ex->complete = st == CMI_OK;
+    if (st == CMI_OK) {
+        cmi_exchange_complete(ex);
+    }
     if (ex->complete || ex->out.len > 0) {
         cmi_exchange_resume(ex);
     }

@@ -102,6 +102,7 @@ cmi_exchange *cmi_exchange_acquire(cmi_exchange_table *table, struct MHD_Connect
     ex->in_use = true;
     ex->connection = connection;
     ex->fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    ex->deadline = cmi_deadline_of(connection);
     ex->arrival_ns = arrival_ns;
     pthread_mutex_unlock(&ex->lock);
     return ex;
@@ -278,6 +279,14 @@ ssize_t cmi_exchange_read(void *cls, uint64_t pos, char *out, size_t max_bytes)
     return result;
 }
 
+void cmi_exchange_complete(cmi_exchange *ex)
+{
+    ex->complete = true;
+    if (ex->is_stream && ex->connection != NULL) { /* an answer that is no stream is sent later */
+        cmi_deadline_set_transfer(ex->deadline, ex->out.len);
+    }
+}
+
 void cmi_exchange_fail(cmi_exchange *ex, const cmi_api_error *why)
 {
     if (ex->is_stream) {
@@ -287,7 +296,7 @@ void cmi_exchange_fail(cmi_exchange *ex, const cmi_api_error *why)
         cmi_buf_deinit(&ex->out);
         ex->error = *why;
     }
-    ex->complete = true;
+    cmi_exchange_complete(ex);
     cmi_exchange_resume(ex);
 }
 

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "server/http_deadline.h"
 #include "server/http_exchange.h"
 
 /* What the dispatcher keeps of each choice while it runs. */
@@ -23,6 +24,7 @@ struct cmi_exchange {
     /* libmicrohttpd's side */
     struct MHD_Connection *connection; /* NULL: detached */
     int fd;                            /* open while connection is not NULL */
+    cmi_deadline *deadline;            /* the connection's */
     bool suspended;                    /* exactly then may it be resumed */
     bool watched;                      /* fd is in the dispatcher's epoll set */
     bool gone;                         /* the client has left: close, do not answer */
@@ -73,6 +75,9 @@ cmi_exchange *cmi_exchange_find_locked(cmi_exchange_table *table, uint64_t numbe
 
 /* Locked: lets libmicrohttpd call back for a suspended connection; else nothing. */
 void cmi_exchange_resume(cmi_exchange *ex);
+
+/* Locked: out is all that the client still gets. */
+void cmi_exchange_complete(cmi_exchange *ex);
 
 /* Locked: no more output; a stream gets the error as its last event. */
 void cmi_exchange_fail(cmi_exchange *ex, const cmi_api_error *why);

@@ -10,6 +10,9 @@
 
 #include "os/port_holder.h"
 
+/* The kernel doubles it, for its own overhead. */
+enum { SEND_BUFFER_BYTES = 256 * 1024 };
+
 static uint16_t bound_port(int fd)
 {
     struct sockaddr_storage address = {0};
@@ -30,6 +33,10 @@ static int listen_on(const struct addrinfo *info)
     }
     /* A restarted server need not wait for the old one's connections to be forgotten. */
     (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
+    /* Accepted sockets inherit it. The system's own choice grows to megabytes for a client that
+     * does not read, which thousands of those would take of the kernel's memory; a stream of tokens
+     * needs little. */
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){SEND_BUFFER_BYTES}, sizeof(int));
     if (bind(fd, info->ai_addr, info->ai_addrlen) == 0 && listen(fd, SOMAXCONN) == 0) {
         return fd;
     }

@@ -31,6 +31,14 @@ static enum MHD_Result queue(cmi_http_request *req, int status, struct MHD_Respo
     return result;
 }
 
+/* The same for an answer that is all there, so that its client has to take it. */
+static enum MHD_Result queue_whole(cmi_http_request *req, int status, struct MHD_Response *response,
+                                   uint64_t n_body_bytes)
+{
+    cmi_deadline_set_transfer(req->deadline, n_body_bytes);
+    return queue(req, status, response);
+}
+
 static struct MHD_Response *response_create(const char *content_type, cmi_buf *body)
 {
     char *data = body->data;
@@ -49,12 +57,14 @@ static struct MHD_Response *response_create(const char *content_type, cmi_buf *b
 enum MHD_Result cmi_http_reply_body(cmi_http_request *req, int status, const char *content_type,
                                     cmi_buf *body)
 {
-    return queue(req, status, response_create(content_type, body));
+    uint64_t n_bytes = body->len;
+    return queue_whole(req, status, response_create(content_type, body), n_bytes);
 }
 
 enum MHD_Result cmi_http_reply_empty(cmi_http_request *req, int status)
 {
-    return queue(req, status, MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT));
+    return queue_whole(req, status,
+                       MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT), 0);
 }
 
 static const char *allowed_methods(const cmi_http_request *req)
@@ -99,7 +109,7 @@ enum MHD_Result cmi_http_reply_error(cmi_http_request *req, const cmi_api_error 
             break;
         }
     }
-    return queue(req, err->http_status, response);
+    return queue_whole(req, err->http_status, response, 0);
 }
 
 enum MHD_Result cmi_http_reply_stream(cmi_http_request *req, cmi_exchange *ex)
@@ -128,5 +138,5 @@ enum MHD_Result cmi_http_reply_preflight(cmi_http_request *req)
             MHD_add_response_header(response, "Access-Control-Allow-Headers", wanted);
         }
     }
-    return queue(req, 204, response);
+    return queue_whole(req, 204, response, 0);
 }

@@ -161,6 +161,7 @@ static enum MHD_Result on_body(cmi_http_request *req, const char *bytes, size_t 
 {
     cmi_server *server = req->server;
     req->n_body_bytes += n;
+    cmi_deadline_extend(req->deadline, n);
     if (req->n_body_bytes > DRAINED_BODIES * server->opt.max_body_bytes) {
         return MHD_NO; /* a chunked body that goes on and on */
     }
@@ -190,6 +191,7 @@ enum MHD_Result cmi_http_on_request(void *cls, struct MHD_Connection *connection
         *con_cls = req = cmi_alloc(1, sizeof *req);
         req->server = cls;
         req->connection = connection;
+        req->deadline = cmi_deadline_of(connection);
         req->method = cmi_http_method_find(method);
         req->route = cmi_http_route_find(url);
         req->path = url;
@@ -198,6 +200,7 @@ enum MHD_Result cmi_http_on_request(void *cls, struct MHD_Connection *connection
         request_id_init(req);
         bool answer_now;
         on_head(req, method, &answer_now);
+        cmi_deadline_set_transfer(req->deadline, 0);
         return answer_now ? cmi_http_reply_error(req, &req->refusal) : MHD_YES;
     }
     if (*upload_data_size > 0) {
@@ -205,6 +208,7 @@ enum MHD_Result cmi_http_on_request(void *cls, struct MHD_Connection *connection
         *upload_data_size = 0;
         return result;
     }
+    cmi_deadline_clear(req->deadline);
     enum MHD_Result result = req->refusal.http_status != 0
                                  ? cmi_http_reply_error(req, &req->refusal)
                                  : cmi_http_endpoint_run(req);
@@ -251,6 +255,7 @@ void cmi_http_on_completed(void *cls, struct MHD_Connection *connection, void **
     cmi_metrics_http(&req->server->metrics, req->method, req->route, status);
     log_request(req, status, &summary);
     body_free(req);
+    cmi_deadline_set_idle(req->deadline);
     cmi_free(req);
     *con_cls = NULL;
 }

@@ -344,4 +344,8 @@ void cmi_metrics_write(const cmi_metrics *m, const cmi_engine_info *info,
         write_histogram(m, (cmi_histogram_id)id, out);
     }
     write_http(m, out);
+    write_head("cminfer:slow_clients_total", "counter",
+               "Connections ended because their clients were too slow.", out);
+    write_sample_head(m, "cminfer:slow_clients_total", "", out);
+    cmi_buf_printf(out, "} %" PRIu64 "\n", get(&m->slow_clients));
 }

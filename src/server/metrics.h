@@ -46,6 +46,7 @@ typedef struct cmi_histogram {
 typedef struct cmi_metrics {
     const char *model_name; /* borrowed */
     cmi_histogram histograms[CMI_N_HISTOGRAMS];
+    _Atomic uint64_t slow_clients; /* connections ended at a deadline (http_deadline.h) */
     _Atomic uint64_t finished[CMI_N_FINISH_REASONS];
     _Atomic uint64_t http[CMI_N_HTTP_METHODS][CMI_N_HTTP_ROUTES][CMI_N_STATUS_CLASSES];
 } cmi_metrics;

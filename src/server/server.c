@@ -38,11 +38,15 @@ static void options_copy(cmi_server_options *to, const cmi_server_options *from)
     to->api_keys = (const char *const *)keys;
     to->max_body_bytes = from->max_body_bytes == 0 ? (size_t)10 << 20 : from->max_body_bytes;
     to->max_connections = from->max_connections == 0
-                              ? 4096
+                              ? 16384
                               : CMI_MIN(from->max_connections, (uint32_t)MAX_CONNECTIONS);
     to->idle_timeout_s = from->idle_timeout_s == 0 ? 60 : from->idle_timeout_s;
+    to->slow_timeout_s = from->slow_timeout_s == 0 ? 30 : from->slow_timeout_s;
+    to->slow_bytes_per_s = from->slow_bytes_per_s == 0 ? 16384 : from->slow_bytes_per_s;
     to->max_unsent_bytes = from->max_unsent_bytes == 0 ? (size_t)4 << 20 : from->max_unsent_bytes;
-    to->ping_interval_ns = from->ping_interval_ns == 0 ? 5 * NS_PER_S : from->ping_interval_ns;
+    to->ping_interval_ns = from->ping_interval_ns == 0
+                               ? 15 * NS_PER_S
+                               : CMI_MIN(from->ping_interval_ns, 86400 * NS_PER_S);
     to->n_threads = from->n_threads == 0 ? 4 : CMI_MAX(from->n_threads, 2u);
 }
 
@@ -58,6 +62,7 @@ static void options_release(cmi_server_options *opt)
 
 static void server_free(cmi_server *server)
 {
+    cmi_deadline_table_destroy(server->deadlines);
     cmi_exchange_table_destroy(server->exchanges);
     options_release(&server->opt);
     cmi_free(server);
@@ -72,6 +77,8 @@ static cmi_status daemon_start(cmi_server *server, int listen_fd, cmi_error *err
         {MHD_OPTION_CONNECTION_LIMIT, opt->max_connections, NULL},
         {MHD_OPTION_CONNECTION_TIMEOUT, opt->idle_timeout_s, NULL},
         {MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_BYTES, NULL},
+        {MHD_OPTION_PER_IP_CONNECTION_LIMIT, opt->max_connections_per_address, NULL},
+        {MHD_OPTION_NOTIFY_CONNECTION, (intptr_t)cmi_deadline_on_connection, server->deadlines},
         {MHD_OPTION_NOTIFY_COMPLETED, (intptr_t)cmi_http_on_completed, server},
         {MHD_OPTION_END, 0, NULL},
     };
@@ -115,7 +122,17 @@ cmi_status cmi_server_start(cmi_server **server_out, const cmi_server_options *o
             .ping_interval_ns = server->opt.ping_interval_ns,
             .metrics = &server->metrics,
         };
+        cmi_deadline_options deadline_opt = {
+            .n_max = server->opt.max_connections,
+            .idle_ns = server->opt.idle_timeout_s * NS_PER_S,
+            .slow_ns = server->opt.slow_timeout_s * NS_PER_S,
+            .bytes_per_s = server->opt.slow_bytes_per_s,
+            .n_ended = &server->metrics.slow_clients,
+        };
         st = cmi_exchange_table_create(&server->exchanges, &exchange_opt, err);
+        if (st == CMI_OK) {
+            st = cmi_deadline_table_create(&server->deadlines, &deadline_opt, err);
+        }
         if (st != CMI_OK) {
             close(listen_fd);
         }

@@ -22,11 +22,18 @@ typedef struct cmi_server_options {
     cmi_api_service service;
 
     /* Limits; 0 takes the default. */
-    size_t max_body_bytes;     /* of a request; 10 MiB; beyond it 413 */
-    uint32_t max_connections;  /* 4096, 60000 at most; more wait in the listen queue */
-    uint32_t idle_timeout_s;   /* a client that neither sends nor reads when it should; 60 */
-    size_t max_unsent_bytes;   /* of one stream, 4 MiB; a client that reads slower is cut off */
-    uint64_t ping_interval_ns; /* of silence in a stream, then a comment goes out; 5 s */
+    size_t max_body_bytes;                /* of a request; 10 MiB; beyond it 413 */
+    uint32_t max_connections;             /* 16384, 60000 at most; more wait in the listen queue */
+    uint32_t max_connections_per_address; /* of a client; more are closed at once; no limit */
+    uint32_t idle_timeout_s;   /* until the head of the next request is there, and for a client that
+                                  neither sends nor reads when it should; 60 */
+    uint32_t slow_timeout_s;   /* for a body, and for what is left of an answer, on top of their
+                                  time at the lowest speed; 30 */
+    uint32_t slow_bytes_per_s; /* the lowest speed of a client; 16 KiB/s */
+    size_t max_unsent_bytes;   /* of one stream, 4 MiB; a client that reads slower gets an error for
+                                  its end, and its request is cancelled */
+    uint64_t ping_interval_ns; /* of silence in a stream, then a comment goes out; 15 s,
+                                  a day at most */
     uint32_t n_threads;        /* of libmicrohttpd, 2 at least; 4 */
 } cmi_server_options;
 

@@ -4,6 +4,7 @@
 
 #include <microhttpd.h>
 
+#include "server/http_deadline.h"
 #include "server/http_error.h"
 #include "server/http_exchange.h"
 #include "server/http_route.h"
@@ -17,6 +18,7 @@ struct cmi_server {
     uint16_t port;
     struct MHD_Daemon *daemon;
     cmi_exchange_table *exchanges;
+    cmi_deadline_table *deadlines;
     cmi_metrics metrics;
 
     _Atomic(const cmi_api *) api; /* NULL until attached; written before ready */
@@ -31,6 +33,7 @@ struct cmi_server {
 typedef struct cmi_http_request {
     cmi_server *server;
     struct MHD_Connection *connection;
+    cmi_deadline *deadline; /* of the connection */
     cmi_http_method method;
     cmi_http_route_id route;
     const char *path;                /* libmicrohttpd's, unescaped */

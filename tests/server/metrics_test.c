@@ -278,9 +278,13 @@ static void traffic_moves_every_metric(void **state)
                                                          .n_timed_out = 1,
                                                          .n_given_up = 1,
                                                          .n_refused = {0, 1, 1, 1, 1}}};
-    server_fixture_start(&f, NULL, &engine);
+    server_fixture_start(&f, &(cmi_server_options){.slow_timeout_s = 1}, &engine);
     http_client c;
     uint32_t n = 0;
+    http_client_connect(&c, f.port);
+    http_client_send_str(&c, "POST /tokenize HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n");
+    http_client_wait_closed(&c); /* too slow */
+    http_client_close(&c);
     for (; n < CMI_LEN(reasons); n++) {
         http_client_connect(&c, f.port);
         http_client_request(&c, "POST", "/v1/completions", "", ASK_COMPLETION);
