@@ -88,6 +88,25 @@ static void refuse_too_large(cmi_http_request *req)
                        req->server->opt.max_body_bytes);
 }
 
+static enum MHD_Result count_hosts(void *cls, enum MHD_ValueKind kind, const char *name,
+                                   const char *value)
+{
+    (void)kind;
+    (void)value;
+    *(unsigned *)cls += strcasecmp(name, "Host") == 0;
+    return MHD_YES;
+}
+
+/* HTTP/1.1 wants exactly one Host: a proxy may go by another one than this server. */
+static void check_host(cmi_http_request *req, const char *version)
+{
+    unsigned n = 0;
+    MHD_get_connection_values(req->connection, MHD_HEADER_KIND, count_hosts, &n);
+    if (n > 1 || (n == 0 && strcmp(version, "HTTP/1.0") != 0)) {
+        cmi_http_error_set(&req->refusal, 400, "The request must have one Host header, not %u.", n);
+    }
+}
+
 /* What the head alone says against the request. */
 static void check_head(cmi_http_request *req, const char *method)
 {
@@ -127,9 +146,11 @@ static bool is_framing_clear(const cmi_http_request *req)
     return n <= 1 && (encoding == NULL || strcasecmp(encoding, "chunked") == 0);
 }
 
-static void on_head(cmi_http_request *req, const char *method, bool *answer_now_out)
+static void on_head(cmi_http_request *req, const char *method, const char *version,
+                    bool *answer_now_out)
 {
     check_head(req, method);
+    check_host(req, version);
     size_t max_bytes = req->server->opt.max_body_bytes;
     const char *length = header(req, "Content-Length");
     uint64_t n_announced = length == NULL ? 0 : strtoull(length, NULL, 10);
@@ -180,12 +201,37 @@ static enum MHD_Result on_body(cmi_http_request *req, const char *bytes, size_t 
     return MHD_YES;
 }
 
+static int hex_digit(char c)
+{
+    const char *digits = "0123456789abcdef";
+    const char *at = c == '\0' ? NULL : strchr(digits, c >= 'A' && c <= 'F' ? c - 'A' + 'a' : c);
+    return at == NULL ? -1 : (int)(at - digits);
+}
+
+size_t cmi_http_unescape(void *cls, struct MHD_Connection *connection, char *s)
+{
+    (void)cls;
+    (void)connection;
+    char *to = s;
+    for (const char *from = s; *from != '\0';) {
+        int high = *from == '%' ? hex_digit(from[1]) : -1;
+        int low = high >= 0 ? hex_digit(from[2]) : -1;
+        if (low >= 0 && high + low > 0) {
+            *to++ = (char)(high * 16 + low);
+            from += 3;
+        } else {
+            *to++ = *from++;
+        }
+    }
+    *to = '\0';
+    return (size_t)(to - s);
+}
+
 enum MHD_Result cmi_http_on_request(void *cls, struct MHD_Connection *connection, const char *url,
                                     const char *method, const char *version,
                                     const char *upload_data, size_t *upload_data_size,
                                     void **con_cls)
 {
-    (void)version;
     cmi_http_request *req = *con_cls;
     if (req == NULL) {
         *con_cls = req = cmi_alloc(1, sizeof *req);
@@ -199,7 +245,7 @@ enum MHD_Result cmi_http_on_request(void *cls, struct MHD_Connection *connection
         cmi_buf_init(&req->body, req->server->opt.max_body_bytes);
         request_id_init(req);
         bool answer_now;
-        on_head(req, method, &answer_now);
+        on_head(req, method, version, &answer_now);
         cmi_deadline_set_transfer(req->deadline, 0);
         return answer_now ? cmi_http_reply_error(req, &req->refusal) : MHD_YES;
     }

@@ -79,6 +79,7 @@ static cmi_status daemon_start(cmi_server *server, int listen_fd, cmi_error *err
         {MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_BYTES, NULL},
         {MHD_OPTION_PER_IP_CONNECTION_LIMIT, opt->max_connections_per_address, NULL},
         {MHD_OPTION_NOTIFY_CONNECTION, (intptr_t)cmi_deadline_on_connection, server->deadlines},
+        {MHD_OPTION_UNESCAPE_CALLBACK, (intptr_t)cmi_http_unescape, NULL},
         {MHD_OPTION_NOTIFY_COMPLETED, (intptr_t)cmi_http_on_completed, server},
         {MHD_OPTION_END, 0, NULL},
     };

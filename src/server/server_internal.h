@@ -51,6 +51,9 @@ enum MHD_Result cmi_http_on_request(void *cls, struct MHD_Connection *connection
                                     const char *method, const char *version,
                                     const char *upload_data, size_t *upload_data_size,
                                     void **con_cls);
+/* Decodes %XX in place, returns the length. %00 stays as it is: "/version%00x" is not "/version".
+ */
+size_t cmi_http_unescape(void *cls, struct MHD_Connection *connection, char *s);
 void cmi_http_on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
                            enum MHD_RequestTerminationCode code);
 
