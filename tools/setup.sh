@@ -61,6 +61,7 @@ need_test_set() {
     need_command python3 python3
     need_command node nodejs
     need_command npm npm
+    need_command openssl openssl
     need_command qemu-x86_64 qemu-user
     need_module cmocka libcmocka-dev
 }

@@ -119,7 +119,7 @@ static cmi_status make_api(cmi_api **api_out, const serve_options *opt, const cm
     return cmi_api_create(api_out, &api, err);
 }
 
-static cmi_status start_server(cmi_server **server_out, const serve_options *opt, cmi_error *err)
+static cmi_status start_server(cmi_server **server_out, serve_options *opt, cmi_error *err)
 {
     const char *key = getenv("CMINFER_API_KEY");
     cmi_option_list keys = opt->api_keys;
@@ -138,8 +138,13 @@ static cmi_status start_server(cmi_server **server_out, const serve_options *opt
                     .tpot_us = (uint32_t)(opt->tpot_ms * 1000),
                     .timeout_ms = opt->timeout_s * 1000},
     };
-    cmi_serve_http_apply(&opt->http, &server);
-    return cmi_server_start(server_out, &server, err);
+    cmi_status st = cmi_serve_http_load(&opt->http, err);
+    if (st == CMI_OK) {
+        cmi_serve_http_apply(&opt->http, &server);
+        st = cmi_server_start(server_out, &server, err);
+    }
+    cmi_serve_http_deinit(&opt->http);
+    return st;
 }
 
 /* Half of all threads where the user does not say. 0: prefill is not apart. */
@@ -154,7 +159,7 @@ static uint32_t prefill_threads(const serve_options *opt)
 }
 
 /* The port is taken first: that it is busy should be known before a model has been loaded. */
-static int serve(const serve_options *opt)
+static int serve(serve_options *opt)
 {
     cmi_error err = {0};
     cmi_server *server = NULL;
@@ -188,7 +193,8 @@ static int serve(const serve_options *opt)
         st = watch_signals(&err);
     }
     if (st == CMI_OK) {
-        cmi_log(CMI_LOG_INFO, "serving %s at http://%s:%u/v1", opt->model.model, opt->host,
+        cmi_log(CMI_LOG_INFO, "serving %s at %s://%s:%u/v1", opt->model.model,
+                opt->http.tls_key_path != NULL ? "https" : "http", opt->host,
                 cmi_server_port(server));
         wait_for_stop();
         cmi_log(CMI_LOG_INFO, "stopping");

@@ -1,6 +1,11 @@
 #include "cli/serve_http.h"
 
 #include <assert.h>
+#include <string.h>
+
+#include "os/file.h"
+
+#define MAX_PEM_BYTES ((size_t)1 << 20)
 
 void cmi_serve_http_append(cmi_option *table, cmi_serve_http *http)
 {
@@ -28,6 +33,12 @@ void cmi_serve_http_append(cmi_option *table, cmi_serve_http *http)
          "of silence, until a comment is sent to keep a stream open\n"
          "(default 15)",
          CMI_OPTION_UINT, &http->ping_interval_s, 1, 86400},
+        {"ssl-certfile", "FILE",
+         "a certificate with its chain in PEM; the port then speaks TLS\n"
+         "1.2 and 1.3 only",
+         CMI_OPTION_TEXT, &http->tls_certificate_path, 0, 0},
+        {"ssl-keyfile", "FILE", "its key in PEM, without a password", CMI_OPTION_TEXT,
+         &http->tls_key_path, 0, 0},
         {0},
     };
     size_t n = 0;
@@ -40,8 +51,40 @@ void cmi_serve_http_append(cmi_option *table, cmi_serve_http *http)
     }
 }
 
-void cmi_serve_http_apply(const cmi_serve_http *http, cmi_server_options *server)
+static cmi_status read_pem(cmi_buf *out, const char *path, const char *what, cmi_error *err)
 {
+    cmi_status st = cmi_file_read(out, path, MAX_PEM_BYTES, err);
+    if (st == CMI_OK && strstr(cmi_buf_cstr(out), "-----BEGIN ") == NULL) {
+        return cmi_error_set(err, CMI_ERR_BAD_DATA, "%s holds no %s in PEM", path, what);
+    }
+    return st;
+}
+
+cmi_status cmi_serve_http_load(cmi_serve_http *http, cmi_error *err)
+{
+    if (http->tls_certificate_path == NULL && http->tls_key_path == NULL) {
+        return CMI_OK;
+    }
+    if (http->tls_certificate_path == NULL || http->tls_key_path == NULL) {
+        return cmi_error_set(err, CMI_ERR_INVALID, "--ssl-certfile and --ssl-keyfile go together");
+    }
+    cmi_status st =
+        read_pem(&http->tls_certificate, http->tls_certificate_path, "certificate", err);
+    return st != CMI_OK ? st : read_pem(&http->tls_key, http->tls_key_path, "key", err);
+}
+
+void cmi_serve_http_deinit(cmi_serve_http *http)
+{
+    cmi_buf_deinit(&http->tls_certificate);
+    cmi_buf_deinit(&http->tls_key);
+}
+
+void cmi_serve_http_apply(cmi_serve_http *http, cmi_server_options *server)
+{
+    if (http->tls_key.len > 0) {
+        server->tls_certificate = cmi_buf_cstr(&http->tls_certificate);
+        server->tls_key = cmi_buf_cstr(&http->tls_key);
+    }
     server->max_connections = http->max_connections;
     server->max_connections_per_address = http->max_connections_per_address;
     server->idle_timeout_s = http->idle_timeout_s;

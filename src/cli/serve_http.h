@@ -2,6 +2,7 @@
 #ifndef CMI_CLI_SERVE_HTTP_H
 #define CMI_CLI_SERVE_HTTP_H
 
+#include "base/buf.h"
 #include "cli/options.h"
 #include "server/server.h"
 
@@ -11,6 +12,8 @@ typedef struct cmi_serve_http {
     uint32_t idle_timeout_s, slow_timeout_s;
     uint32_t stream_buffer_kib;
     uint32_t ping_interval_s;
+    const char *tls_certificate_path, *tls_key_path;
+    cmi_buf tls_certificate, tls_key; /* what is in these files */
 } cmi_serve_http;
 
 enum { CMI_SERVE_OPTIONS_MAX = 96 };
@@ -19,7 +22,12 @@ enum { CMI_SERVE_OPTIONS_MAX = 96 };
  * mark. */
 void cmi_serve_http_append(cmi_option *table, cmi_serve_http *http);
 
+/* Reads the files that options name. CMI_ERR_INVALID: one without the other.
+ * CMI_ERR_BAD_DATA: no PEM. Else as cmi_file_read. */
+CMI_NODISCARD cmi_status cmi_serve_http_load(cmi_serve_http *http, cmi_error *err);
+void cmi_serve_http_deinit(cmi_serve_http *http); /* zeroed is fine */
+
 /* Puts what was given into the server's options; pointers are borrowed. */
-void cmi_serve_http_apply(const cmi_serve_http *http, cmi_server_options *server);
+void cmi_serve_http_apply(cmi_serve_http *http, cmi_server_options *server);
 
 #endif

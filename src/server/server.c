@@ -30,6 +30,8 @@ static void options_copy(cmi_server_options *to, const cmi_server_options *from)
 {
     *to = *from;
     to->host = copy_string(from->host == NULL ? "127.0.0.1" : from->host);
+    to->tls_certificate = copy_string(from->tls_certificate);
+    to->tls_key = copy_string(from->tls_key);
     to->model_name = copy_string(from->model_name == NULL ? "" : from->model_name);
     char **keys = cmi_alloc(from->n_api_keys, sizeof *keys);
     for (size_t i = 0; i < from->n_api_keys; i++) {
@@ -58,6 +60,8 @@ static void options_release(cmi_server_options *opt)
     cmi_free((void *)opt->api_keys);
     cmi_free((char *)opt->host);
     cmi_free((char *)opt->model_name);
+    cmi_free((char *)opt->tls_certificate);
+    cmi_free((char *)opt->tls_key);
 }
 
 static void server_free(cmi_server *server)
@@ -68,9 +72,19 @@ static void server_free(cmi_server *server)
     cmi_free(server);
 }
 
+/* No older TLS, whatever the system's policy allows. */
+#define TLS_PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"
+
 static cmi_status daemon_start(cmi_server *server, int listen_fd, cmi_error *err)
 {
     const cmi_server_options *opt = &server->opt;
+    bool has_tls = opt->tls_certificate != NULL;
+    struct MHD_OptionItem tls[] = {
+        {MHD_OPTION_HTTPS_MEM_CERT, 0, (char *)opt->tls_certificate},
+        {MHD_OPTION_HTTPS_MEM_KEY, 0, (char *)opt->tls_key},
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, (char *)TLS_PRIORITIES},
+        {MHD_OPTION_END, 0, NULL},
+    };
     struct MHD_OptionItem items[] = {
         {MHD_OPTION_LISTEN_SOCKET, listen_fd, NULL},
         {MHD_OPTION_THREAD_POOL_SIZE, opt->n_threads, NULL},
@@ -81,15 +95,21 @@ static cmi_status daemon_start(cmi_server *server, int listen_fd, cmi_error *err
         {MHD_OPTION_NOTIFY_CONNECTION, (intptr_t)cmi_deadline_on_connection, server->deadlines},
         {MHD_OPTION_UNESCAPE_CALLBACK, (intptr_t)cmi_http_unescape, NULL},
         {MHD_OPTION_NOTIFY_COMPLETED, (intptr_t)cmi_http_on_completed, server},
+        {has_tls ? MHD_OPTION_ARRAY : MHD_OPTION_END, 0, tls},
         {MHD_OPTION_END, 0, NULL},
     };
-    unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC;
+    unsigned flags = (has_tls ? MHD_USE_TLS : 0u) | MHD_USE_EPOLL_INTERNAL_THREAD |
+                     MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC;
     errno = 0;
     server->daemon = MHD_start_daemon(flags, 0, NULL, NULL, cmi_http_on_request, server,
                                       MHD_OPTION_ARRAY, items, MHD_OPTION_END);
     if (server->daemon == NULL) {
+        int error = errno;
         close(listen_fd);
-        return cmi_error_set(err, CMI_ERR_IO, "the HTTP server cannot start: %s", strerror(errno));
+        return cmi_error_set(err, CMI_ERR_IO, "the HTTP server cannot start: %s",
+                             error == 0 && has_tls
+                                 ? "the certificate and the key do not go together"
+                                 : strerror(error));
     }
     return CMI_OK;
 }
@@ -114,6 +134,10 @@ cmi_status cmi_server_start(cmi_server **server_out, const cmi_server_options *o
     limit_connections(&server->opt);
     cmi_metrics_init(&server->metrics, server->opt.model_name);
     int listen_fd = -1;
+    if (opt->tls_certificate != NULL && MHD_is_feature_supported(MHD_FEATURE_TLS) != MHD_YES) {
+        server_free(server);
+        return cmi_error_set(err, CMI_ERR_UNSUPPORTED, "libmicrohttpd was built without TLS");
+    }
     cmi_status st =
         cmi_http_listen(server->opt.host, server->opt.port, &listen_fd, &server->port, err);
     if (st == CMI_OK) {

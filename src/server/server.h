@@ -15,6 +15,9 @@ typedef struct cmi_server_options {
     uint16_t port;               /* 0: the system picks one */
     const char *const *api_keys; /* any of them opens what is not a probe; none: no key needed */
     size_t n_api_keys;
+    /* PEM text: a certificate with its chain, and its key without a password. Both or none. With
+     * them the port speaks TLS 1.2 and 1.3 only. */
+    const char *tls_certificate, *tls_key;
     const char *model_name; /* the label of the metrics */
     uint64_t id_seed;       /* makes generated X-Request-Ids differ from other processes' */
 
@@ -42,7 +45,7 @@ typedef struct cmi_server cmi_server;
 /* Listens and answers. Copies what the options point to.
  * CMI_ERR_INVALID: host is no address here. CMI_ERR_IO: the port is taken (err says by whom, where
  * that can be found, and how to choose another) or the system has no descriptors or threads left.
- */
+ * CMI_ERR_UNSUPPORTED: libmicrohttpd was built without TLS. */
 CMI_NODISCARD cmi_status cmi_server_start(cmi_server **server_out, const cmi_server_options *opt,
                                           cmi_error *err);
 

@@ -49,7 +49,7 @@ class Server:
     def _read_log(self):
         for line in self.process.stderr:
             self.log += line
-            found = re.search(rb"serving .* at http://[^ ]*:(\d+)/v1", line)
+            found = re.search(rb"serving .* at https?://[^ ]*:(\d+)/v1", line)
             if found:
                 self.port = int(found[1])
                 self.serving.set()
