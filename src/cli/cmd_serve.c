@@ -121,11 +121,7 @@ static cmi_status make_api(cmi_api **api_out, const serve_options *opt, const cm
 
 static cmi_status start_server(cmi_server **server_out, serve_options *opt, cmi_error *err)
 {
-    const char *key = getenv("CMINFER_API_KEY");
-    cmi_option_list keys = opt->api_keys;
-    if (keys.n_items == 0 && key != NULL && key[0] != '\0') {
-        keys.items[keys.n_items++] = key;
-    }
+    cmi_option_list keys = cmi_serve_http_keys(&opt->api_keys, "CMINFER_API_KEY", "VLLM_API_KEY");
     cmi_server_options server = {
         .host = opt->host,
         .port = (uint16_t)opt->port,
@@ -284,7 +280,7 @@ int cmi_cmd_serve(int argc, char **argv)
          CMI_OPTION_LIST, &opt.served_names, 0, 0},
         {"api-key", "KEY",
          "clients must send it as a bearer token; may be given several\n"
-         "times (default: $CMINFER_API_KEY, or no key)",
+         "times (default: $CMINFER_API_KEY, $VLLM_API_KEY, or no key)",
          CMI_OPTION_LIST, &opt.api_keys, 0, 0},
         {"max-num-queued-reqs|max-queued-requests", "N",
          "requests that may wait, more get 429 (default 1024)", CMI_OPTION_UINT, &opt.max_queued, 1,

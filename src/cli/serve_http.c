@@ -1,6 +1,7 @@
 #include "cli/serve_http.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "os/file.h"
@@ -33,6 +34,11 @@ void cmi_serve_http_append(cmi_option *table, cmi_serve_http *http)
          "of silence, until a comment is sent to keep a stream open\n"
          "(default 15)",
          CMI_OPTION_UINT, &http->ping_interval_s, 1, 86400},
+        {"admin-api-key", "KEY",
+         "wanted for /flush_cache, /reset_prefix_cache, /abort_request, and\n"
+         "good for all else; may be given several times (default:\n"
+         "$CMINFER_ADMIN_API_KEY, or as --api-key)",
+         CMI_OPTION_LIST, &http->admin_api_keys, 0, 0},
         {"ssl-certfile", "FILE",
          "a certificate with its chain in PEM; the port then speaks TLS\n"
          "1.2 and 1.3 only",
@@ -79,12 +85,29 @@ void cmi_serve_http_deinit(cmi_serve_http *http)
     cmi_buf_deinit(&http->tls_key);
 }
 
+cmi_option_list cmi_serve_http_keys(const cmi_option_list *given, const char *variable,
+                                    const char *other_variable)
+{
+    cmi_option_list keys = *given;
+    const char *key = getenv(variable);
+    if (key == NULL || key[0] == '\0') {
+        key = other_variable == NULL ? NULL : getenv(other_variable);
+    }
+    if (keys.n_items == 0 && key != NULL && key[0] != '\0') {
+        keys.items[keys.n_items++] = key;
+    }
+    return keys;
+}
+
 void cmi_serve_http_apply(cmi_serve_http *http, cmi_server_options *server)
 {
     if (http->tls_key.len > 0) {
         server->tls_certificate = cmi_buf_cstr(&http->tls_certificate);
         server->tls_key = cmi_buf_cstr(&http->tls_key);
     }
+    http->admin_keys = cmi_serve_http_keys(&http->admin_api_keys, "CMINFER_ADMIN_API_KEY", NULL);
+    server->admin_api_keys = http->admin_keys.items;
+    server->n_admin_api_keys = http->admin_keys.n_items;
     server->max_connections = http->max_connections;
     server->max_connections_per_address = http->max_connections_per_address;
     server->idle_timeout_s = http->idle_timeout_s;

@@ -12,6 +12,8 @@ typedef struct cmi_serve_http {
     uint32_t idle_timeout_s, slow_timeout_s;
     uint32_t stream_buffer_kib;
     uint32_t ping_interval_s;
+    cmi_option_list admin_api_keys;
+    cmi_option_list admin_keys; /* the same, or the environment's */
     const char *tls_certificate_path, *tls_key_path;
     cmi_buf tls_certificate, tls_key; /* what is in these files */
 } cmi_serve_http;
@@ -26,6 +28,10 @@ void cmi_serve_http_append(cmi_option *table, cmi_serve_http *http);
  * CMI_ERR_BAD_DATA: no PEM. Else as cmi_file_read. */
 CMI_NODISCARD cmi_status cmi_serve_http_load(cmi_serve_http *http, cmi_error *err);
 void cmi_serve_http_deinit(cmi_serve_http *http); /* zeroed is fine */
+
+/* The keys that were given; if none were, that of the first of these variables that has one. */
+cmi_option_list cmi_serve_http_keys(const cmi_option_list *given, const char *variable,
+                                    const char *other_variable);
 
 /* Puts what was given into the server's options; pointers are borrowed. */
 void cmi_serve_http_apply(cmi_serve_http *http, cmi_server_options *server);

@@ -120,12 +120,23 @@ static void add_stats(void *arg, cmi_engine_stats *stats)
     }
 }
 
+static void flush_others(void *arg)
+{
+    cmi_disaggregation *d = arg;
+    for (uint32_t i = 0; i < d->n_prefills; i++) {
+        if (d->prefills[i].engine != NULL) {
+            cmi_engine_flush_prefix_cache(d->prefills[i].engine);
+        }
+    }
+}
+
 cmi_status cmi_disaggregation_start(cmi_disaggregation *d, cmi_engine **engine_out, cmi_error *err)
 {
     cmi_engine_options engine = d->engine_options;
     engine.receiver = d->receiver;
     engine.add_stats = add_stats;
     engine.add_stats_arg = d;
+    engine.flush_others = flush_others;
     cmi_status st = cmi_engine_start(&d->engine, d->instance, &engine, err);
     if (st == CMI_OK) {
         *engine_out = d->engine;

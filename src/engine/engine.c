@@ -248,6 +248,7 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
     engine->receiver = opt->receiver;
     engine->add_stats = opt->add_stats;
     engine->add_stats_arg = opt->add_stats_arg;
+    engine->flush_others = opt->flush_others;
     assert(engine->sender == NULL || engine->receiver == NULL);
     engine->n_blocks = opt->no_prefix_cache || engine->receiver != NULL
                            ? 0
@@ -551,6 +552,17 @@ void cmi_engine_cancel(cmi_engine *engine, uint64_t request_id)
         }
     }
     pthread_mutex_unlock(&engine->lock);
+}
+
+void cmi_engine_flush_prefix_cache(cmi_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    engine->flush_asked = true;
+    pthread_cond_signal(&engine->work);
+    pthread_mutex_unlock(&engine->lock);
+    if (engine->flush_others != NULL) {
+        engine->flush_others(engine->add_stats_arg);
+    }
 }
 
 size_t cmi_engine_poll(cmi_engine *engine, cmi_event *events_out, size_t n_max)

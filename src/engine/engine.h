@@ -79,6 +79,8 @@ typedef struct cmi_engine_options {
      * thread. */
     void (*add_stats)(void *arg, cmi_engine_stats *stats);
     void *add_stats_arg;
+    /* Flushes their prefix caches too, with the same argument; may be NULL. */
+    void (*flush_others)(void *add_stats_arg);
 } cmi_engine_options;
 
 enum {
@@ -117,6 +119,10 @@ CMI_NODISCARD cmi_status cmi_engine_submit(cmi_engine *engine, const cmi_request
 /* Ends a request within one step, waiting or running; its FINISHED event (CMI_FINISH_ABORT) still
  * comes. Unknown and ended ids are ignored. */
 void cmi_engine_cancel(cmi_engine *engine, uint64_t request_id);
+
+/* Requests that are submitted after this find no prompt cached that no running one holds. Any
+ * thread. */
+void cmi_engine_flush_prefix_cache(cmi_engine *engine);
 
 /* Takes up to n_max events, oldest first, without waiting. One thread polls. */
 CMI_NODISCARD size_t cmi_engine_poll(cmi_engine *engine, cmi_event *events_out, size_t n_max);

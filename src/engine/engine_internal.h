@@ -93,6 +93,7 @@ struct cmi_engine {
     cmi_kv_receiver *receiver;                             /* NULL: prompts run here */
     void (*add_stats)(void *arg, cmi_engine_stats *stats); /* may be NULL */
     void *add_stats_arg;
+    void (*flush_others)(void *add_stats_arg); /* may be NULL */
     cmi_event_ring ring;
     pthread_t thread;
     uint32_t n_slots;
@@ -157,6 +158,7 @@ struct cmi_engine {
     double door_limit_ns;      /* tightest target of those that are coming or in the inbox */
     uint64_t n_refused[CMI_ADMISSION_N_REASONS];
     uint32_t n_cancelled;
+    bool flush_asked;        /* of the prefix cache */
     cmi_seat_end *seat_ends; /* [max_num_seqs], with a receiver */
     uint32_t n_seat_ends;
     cmi_seat_event *seat_events; /* [CMI_MAX_SEAT_EVENTS], with a receiver */

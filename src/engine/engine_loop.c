@@ -255,10 +255,12 @@ static uint32_t take_work(cmi_engine *engine, bool *run_out)
     publish_stats(engine);
     while (engine->n_inbox == 0 && engine->n_cancelled == 0 && !engine->stopping &&
            engine->n_seat_ends == 0 && engine->n_seat_events == 0 && engine->is_idle &&
-           cmi_clock_monotonic_ns() < engine->next_expiry_ns) {
+           !engine->flush_asked && cmi_clock_monotonic_ns() < engine->next_expiry_ns) {
         wait_for_work(engine);
     }
     *run_out = !engine->stopping;
+    bool flush = engine->flush_asked;
+    engine->flush_asked = false;
     n_arrived = engine->n_inbox;
     memcpy(engine->arrived, engine->inbox, n_arrived * sizeof *engine->inbox);
     engine->n_inbox = 0;
@@ -272,6 +274,9 @@ static uint32_t take_work(cmi_engine *engine, bool *run_out)
     }
     take_seat_news(engine, &n_seat_ends, &n_seat_events);
     pthread_mutex_unlock(&engine->lock);
+    if (flush) { /* before those that arrived look; no system call, no allocation */
+        (void)cmi_prefix_cache_evict(engine->cache, cmi_clock_monotonic_ns(), UINT32_MAX);
+    }
     for (uint32_t i = 0; i < n_arrived; i++) {
         arrive(engine, engine->arrived[i]);
     }

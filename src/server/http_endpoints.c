@@ -152,6 +152,7 @@ static cmi_status ask_for_room(const cmi_http_request *req, const cmi_api *api,
 static cmi_status start_job(cmi_http_request *req, const cmi_api *api, bool *is_stream_out,
                             cmi_api_error *err)
 {
+    cmi_server *server = req->server;
     const uint64_t whole_ns = cmi_clock_monotonic_ns();
     cmi_api_service service;
     cmi_status st = read_service(req, &service, err);
@@ -161,7 +162,7 @@ static cmi_status start_job(cmi_http_request *req, const cmi_api *api, bool *is_
     if (st != CMI_OK) {
         return st;
     }
-    req->exchange = cmi_exchange_acquire(req->server->exchanges, req->connection, whole_ns);
+    req->exchange = cmi_exchange_acquire(server->exchanges, req->connection, req->id, whole_ns);
     if (req->exchange == NULL) {
         cmi_http_error_set(err, 429, "Too many requests are waiting; try again.");
         return CMI_ERR_NO_CAPACITY;
@@ -234,10 +235,16 @@ enum MHD_Result cmi_http_endpoint_run(cmi_http_request *req)
     default:
         break;
     }
+    if (req->route == CMI_ROUTE_ABORT_REQUEST) { /* also while the server drains */
+        return cmi_http_admin_abort(req);
+    }
     if (!ready && req->exchange == NULL) { /* a running job ends well */
         return reply_not_ready(req);
     }
     switch (req->route) {
+    case CMI_ROUTE_FLUSH_CACHE:
+    case CMI_ROUTE_RESET_PREFIX_CACHE:
+        return cmi_http_admin_flush(req);
     case CMI_ROUTE_MODELS:
         return run_models(req, api);
     case CMI_ROUTE_MODEL:

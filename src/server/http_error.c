@@ -13,6 +13,8 @@ static const char *type_name(int http_status)
         return "BadRequestError";
     case 401:
         return "AuthenticationError";
+    case 403:
+        return "PermissionDeniedError";
     case 404:
         return "NotFoundError";
     case 405:

@@ -89,7 +89,7 @@ cmi_status cmi_exchange_table_attach(cmi_exchange_table *table, cmi_engine *engi
 }
 
 cmi_exchange *cmi_exchange_acquire(cmi_exchange_table *table, struct MHD_Connection *connection,
-                                   uint64_t arrival_ns)
+                                   const char *request_id, uint64_t arrival_ns)
 {
     pthread_mutex_lock(&table->lock);
     cmi_exchange *ex =
@@ -103,6 +103,7 @@ cmi_exchange *cmi_exchange_acquire(cmi_exchange_table *table, struct MHD_Connect
     ex->connection = connection;
     ex->fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
     ex->deadline = cmi_deadline_of(connection);
+    ex->request_id = request_id;
     ex->arrival_ns = arrival_ns;
     pthread_mutex_unlock(&ex->lock);
     return ex;
@@ -322,20 +323,30 @@ void cmi_exchange_detach(cmi_exchange *ex, cmi_exchange_summary *summary_out)
     cmi_exchange_cancel_all(table, number, n_cancel);
 }
 
-void cmi_exchange_table_abort(cmi_exchange_table *table, const cmi_api_error *why)
+/* Locked. */
+static bool has_id(const cmi_exchange *ex, const char *id)
 {
+    return id == NULL || (ex->connection != NULL && strcmp(ex->request_id, id) == 0) ||
+           (ex->job != NULL && strcmp(cmi_api_job_id(ex->job), id) == 0);
+}
+
+size_t cmi_exchange_table_abort(cmi_exchange_table *table, const char *id, const cmi_api_error *why)
+{
+    size_t n_aborted = 0;
     for (uint32_t i = 0; i < table->opt.n_max; i++) {
         cmi_exchange *ex = &table->exchanges[i];
         pthread_mutex_lock(&ex->lock);
         uint64_t number = cmi_exchange_number(ex);
         uint32_t n_cancel = 0;
-        if (ex->in_use && !ex->complete) {
+        if (ex->in_use && !ex->complete && has_id(ex, id)) {
+            n_aborted++;
             n_cancel = ex->n_choices;
             cmi_exchange_fail(ex, why);
         }
         cmi_exchange_unlock(ex);
         cmi_exchange_cancel_all(table, number, n_cancel);
     }
+    return n_aborted;
 }
 
 void cmi_exchange_table_close(cmi_exchange_table *table)

@@ -41,9 +41,11 @@ void cmi_exchange_table_destroy(cmi_exchange_table *table);
 CMI_NODISCARD cmi_status cmi_exchange_table_attach(cmi_exchange_table *table, cmi_engine *engine,
                                                    cmi_error *err);
 
-/* Ends every exchange that has no complete answer yet: the client gets why, as the status of its
- * answer or as the last event of its stream, and the engine is told to stop. */
-void cmi_exchange_table_abort(cmi_exchange_table *table, const cmi_api_error *why);
+/* Ends every exchange of this id (the answer's, or X-Request-Id; NULL: any) that has no complete
+ * answer yet: the client gets why, as the status of its answer or as the last event of its stream,
+ * and the engine is told to stop. Returns how many. */
+size_t cmi_exchange_table_abort(cmi_exchange_table *table, const char *id,
+                                const cmi_api_error *why);
 
 /* From now on no connection is suspended and every suspended one is resumed, to be closed: what
  * libmicrohttpd wants before it is stopped. */
@@ -54,9 +56,10 @@ bool cmi_exchange_table_wait_idle(cmi_exchange_table *table, uint64_t deadline_n
 
 /* The following are for libmicrohttpd's threads, inside its callbacks for the connection. */
 
-/* NULL when all are in use. arrival_ns: monotonic, when the request came. */
+/* NULL when all are in use. request_id: X-Request-Id, which stays until cmi_exchange_detach.
+ * arrival_ns: monotonic, when the request came. */
 cmi_exchange *cmi_exchange_acquire(cmi_exchange_table *table, struct MHD_Connection *connection,
-                                   uint64_t arrival_ns);
+                                   const char *request_id, uint64_t arrival_ns);
 
 /* For cmi_api_job_create. */
 uint64_t cmi_exchange_number(const cmi_exchange *ex);

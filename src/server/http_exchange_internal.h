@@ -25,6 +25,7 @@ struct cmi_exchange {
     struct MHD_Connection *connection; /* NULL: detached */
     int fd;                            /* open while connection is not NULL */
     cmi_deadline *deadline;            /* the connection's */
+    const char *request_id;            /* X-Request-Id, while connection is not NULL */
     bool suspended;                    /* exactly then may it be resumed */
     bool watched;                      /* fd is in the dispatcher's epoll set */
     bool gone;                         /* the client has left: close, do not answer */

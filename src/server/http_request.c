@@ -51,37 +51,6 @@ static void request_id_init(cmi_http_request *req)
              words[1], words[2], words[3]);
 }
 
-/* Takes as long for a key that differs in the first byte as for one that differs in the last. */
-static bool key_equals(const char *key, const char *given)
-{
-    size_t n_key = strlen(key);
-    size_t n_given = strlen(given);
-    unsigned char differs = n_key != n_given;
-    for (size_t i = 0; i < n_given; i++) {
-        differs |= (unsigned char)(given[i] ^ key[i < n_key ? i : 0]);
-    }
-    return differs == 0;
-}
-
-static bool is_authorized(const cmi_http_request *req)
-{
-    const cmi_server_options *opt = &req->server->opt;
-    const char *given = header(req, "Authorization");
-    if (opt->n_api_keys == 0) {
-        return true;
-    }
-    if (given == NULL || strncasecmp(given, "Bearer ", 7) != 0) {
-        return false;
-    }
-    given += 7;
-    given += strspn(given, " ");
-    bool found = false;
-    for (size_t i = 0; i < opt->n_api_keys; i++) {
-        found |= key_equals(opt->api_keys[i], given);
-    }
-    return found;
-}
-
 static void refuse_too_large(cmi_http_request *req)
 {
     cmi_http_error_set(&req->refusal, 413, "The request body is larger than %zu bytes.",
@@ -114,11 +83,11 @@ static void check_head(cmi_http_request *req, const char *method)
     if (req->method == CMI_HTTP_OPTIONS) {
         return; /* browsers ask without a key whether they may ask with one */
     }
-    if (!route->open && !is_authorized(req)) {
-        cmi_http_error_set(&req->refusal, 401,
-                           "The API key is missing or wrong; send it as \"Authorization: Bearer "
-                           "KEY\".");
-    } else if (req->route == CMI_ROUTE_NONE) {
+    cmi_http_check_key(req);
+    if (req->refusal.http_status != 0) {
+        return;
+    }
+    if (req->route == CMI_ROUTE_NONE) {
         cmi_http_error_set(&req->refusal, 404, "The path %s is not served here.", req->path);
     } else if (req->method != route->method) {
         cmi_http_error_set(&req->refusal, 405, "%s does not take the method %s.", req->path,

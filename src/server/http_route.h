@@ -26,15 +26,25 @@ typedef enum cmi_http_route_id {
     CMI_ROUTE_READY,
     CMI_ROUTE_VERSION,
     CMI_ROUTE_METRICS,
+    CMI_ROUTE_FLUSH_CACHE,
+    CMI_ROUTE_RESET_PREFIX_CACHE,
+    CMI_ROUTE_ABORT_REQUEST,
     CMI_ROUTE_NONE, /* every other path */
     CMI_N_HTTP_ROUTES,
 } cmi_http_route_id;
+
+/* Whose key opens a path (http_auth.c). */
+typedef enum cmi_http_access {
+    CMI_HTTP_ACCESS_USER,
+    CMI_HTTP_ACCESS_ADMIN,
+    CMI_HTTP_ACCESS_OPEN,
+} cmi_http_access;
 
 typedef struct cmi_http_route {
     const char *path; /* what metrics and logs call it */
     size_t n_prefix;  /* not 0: every path whose first n_prefix bytes are those of path */
     cmi_http_method method;
-    bool open;  /* answers without an API key */
+    cmi_http_access access;
     bool probe; /* asked for every few seconds by machines; not worth a log line */
 } cmi_http_route;
 

@@ -26,6 +26,23 @@ static char *copy_string(const char *s)
     return s == NULL ? NULL : cmi_strndup(s, strlen(s));
 }
 
+static const char *const *copy_strings(const char *const *from, size_t n)
+{
+    char **to = cmi_alloc(n, sizeof *to);
+    for (size_t i = 0; i < n; i++) {
+        to[i] = copy_string(from[i]);
+    }
+    return (const char *const *)to;
+}
+
+static void free_strings(const char *const *strings, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        cmi_free((char *)strings[i]);
+    }
+    cmi_free((void *)strings);
+}
+
 static void options_copy(cmi_server_options *to, const cmi_server_options *from)
 {
     *to = *from;
@@ -33,11 +50,8 @@ static void options_copy(cmi_server_options *to, const cmi_server_options *from)
     to->tls_certificate = copy_string(from->tls_certificate);
     to->tls_key = copy_string(from->tls_key);
     to->model_name = copy_string(from->model_name == NULL ? "" : from->model_name);
-    char **keys = cmi_alloc(from->n_api_keys, sizeof *keys);
-    for (size_t i = 0; i < from->n_api_keys; i++) {
-        keys[i] = copy_string(from->api_keys[i]);
-    }
-    to->api_keys = (const char *const *)keys;
+    to->api_keys = copy_strings(from->api_keys, from->n_api_keys);
+    to->admin_api_keys = copy_strings(from->admin_api_keys, from->n_admin_api_keys);
     to->max_body_bytes = from->max_body_bytes == 0 ? (size_t)10 << 20 : from->max_body_bytes;
     to->max_connections = from->max_connections == 0
                               ? 16384
@@ -54,10 +68,8 @@ static void options_copy(cmi_server_options *to, const cmi_server_options *from)
 
 static void options_release(cmi_server_options *opt)
 {
-    for (size_t i = 0; i < opt->n_api_keys; i++) {
-        cmi_free((char *)opt->api_keys[i]);
-    }
-    cmi_free((void *)opt->api_keys);
+    free_strings(opt->api_keys, opt->n_api_keys);
+    free_strings(opt->admin_api_keys, opt->n_admin_api_keys);
     cmi_free((char *)opt->host);
     cmi_free((char *)opt->model_name);
     cmi_free((char *)opt->tls_certificate);
@@ -206,7 +218,7 @@ void cmi_server_stop(cmi_server *server, uint64_t timeout_ns)
                                       now_ns + CMI_MIN(timeout_ns, UINT64_MAX / 2))) {
         cmi_api_error why;
         cmi_http_error_set(&why, 503, "The server was stopped.");
-        cmi_exchange_table_abort(server->exchanges, &why);
+        (void)cmi_exchange_table_abort(server->exchanges, NULL, &why);
         (void)cmi_exchange_table_wait_idle(server->exchanges,
                                            cmi_clock_monotonic_ns() + CLOSE_TIMEOUT_NS);
     }

@@ -11,10 +11,15 @@
 #include "server/api.h"
 
 typedef struct cmi_server_options {
-    const char *host;            /* name or address; NULL: 127.0.0.1 */
-    uint16_t port;               /* 0: the system picks one */
-    const char *const *api_keys; /* any of them opens what is not a probe; none: no key needed */
+    const char *host; /* name or address; NULL: 127.0.0.1 */
+    uint16_t port;    /* 0: the system picks one */
+    /* No key is "". Any of api_keys opens what is not a probe; none: no key is needed. If there are
+     * admin_api_keys, paths that change the server for everybody want one of those, which open all
+     * else too. */
+    const char *const *api_keys;
     size_t n_api_keys;
+    const char *const *admin_api_keys;
+    size_t n_admin_api_keys;
     /* PEM text: a certificate with its chain, and its key without a password. Both or none. With
      * them the port speaks TLS 1.2 and 1.3 only. */
     const char *tls_certificate, *tls_key;

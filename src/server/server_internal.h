@@ -57,6 +57,13 @@ size_t cmi_http_unescape(void *cls, struct MHD_Connection *connection, char *s);
 void cmi_http_on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
                            enum MHD_RequestTerminationCode code);
 
+/* Refuses a request without the key that its path wants (http_auth.c). */
+void cmi_http_check_key(cmi_http_request *req);
+
+/* http_admin.c */
+enum MHD_Result cmi_http_admin_flush(cmi_http_request *req); /* the server is ready */
+enum MHD_Result cmi_http_admin_abort(cmi_http_request *req);
+
 /* Runs the endpoint once the whole request is there, and again each time its connection was
  * resumed (http_endpoints.c). */
 enum MHD_Result cmi_http_endpoint_run(cmi_http_request *req);

@@ -257,6 +257,11 @@ void cmi_engine_cancel(cmi_engine *engine, uint64_t request_id)
     pthread_mutex_unlock(&engine->lock);
 }
 
+void cmi_engine_flush_prefix_cache(cmi_engine *engine)
+{
+    (void)engine;
+}
+
 size_t cmi_engine_poll(cmi_engine *engine, cmi_event *events_out, size_t n_max)
 {
     pthread_mutex_lock(&engine->lock);
