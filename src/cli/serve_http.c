@@ -34,6 +34,11 @@ void cmi_serve_http_append(cmi_option *table, cmi_serve_http *http)
          "of silence, until a comment is sent to keep a stream open\n"
          "(default 15)",
          CMI_OPTION_UINT, &http->ping_interval_s, 1, 86400},
+        {"no-log-requests|disable-log-requests|no-enable-log-requests", NULL,
+         "no line in the log for each request that ends", CMI_OPTION_FLAG, &http->no_log_requests,
+         0, 0},
+        {"log-requests|enable-log-requests", NULL, NULL, CMI_OPTION_FLAG, &http->log_requests, 0,
+         0},
         {"admin-api-key", "KEY",
          "wanted for /flush_cache, /reset_prefix_cache, /abort_request, and\n"
          "good for all else; may be given several times (default:\n"
@@ -108,6 +113,7 @@ void cmi_serve_http_apply(cmi_serve_http *http, cmi_server_options *server)
     http->admin_keys = cmi_serve_http_keys(&http->admin_api_keys, "CMINFER_ADMIN_API_KEY", NULL);
     server->admin_api_keys = http->admin_keys.items;
     server->n_admin_api_keys = http->admin_keys.n_items;
+    server->no_request_log = http->no_log_requests;
     server->max_connections = http->max_connections;
     server->max_connections_per_address = http->max_connections_per_address;
     server->idle_timeout_s = http->idle_timeout_s;

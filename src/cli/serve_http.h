@@ -12,6 +12,8 @@ typedef struct cmi_serve_http {
     uint32_t idle_timeout_s, slow_timeout_s;
     uint32_t stream_buffer_kib;
     uint32_t ping_interval_s;
+    bool log_requests; /* the default; taken so that others' command lines work */
+    bool no_log_requests;
     cmi_option_list admin_api_keys;
     cmi_option_list admin_keys; /* the same, or the environment's */
     const char *tls_certificate_path, *tls_key_path;

@@ -73,6 +73,8 @@ static void observe_token(cmi_exchange *ex, cmi_exchange_choice *choice, const c
         if (ex->summary.ttft_ns == 0) {
             ex->summary.ttft_ns = event->now_ns - ex->arrival_ns;
             ex->summary.queue_ns = event->started_ns - event->submitted_ns;
+            ex->summary.prefill_ns = event->now_ns - event->started_ns;
+            ex->first_token_ns = event->now_ns;
         }
     }
     choice->last_token_ns = event->now_ns;
@@ -88,6 +90,9 @@ static void observe_finished(cmi_exchange *ex, uint32_t choice_idx, const cmi_ev
         reason = CMI_FINISH_STOP;
     }
     ex->summary.finish = reason;
+    if (ex->first_token_ns != 0) {
+        ex->summary.decode_ns = event->now_ns - ex->first_token_ns;
+    }
     ex->n_output_max = CMI_MAX(ex->n_output_max, n_output);
 
     cmi_metrics_finished(m, reason);

@@ -290,6 +290,7 @@ void cmi_exchange_complete(cmi_exchange *ex)
 
 void cmi_exchange_fail(cmi_exchange *ex, const cmi_api_error *why)
 {
+    ex->summary.error_status = why->http_status;
     if (ex->is_stream) {
         ex->out.max = ex->out.len + ERROR_EVENT_BYTES;
         cmi_api_error_write_event(why, &ex->out);

@@ -85,7 +85,10 @@ ssize_t cmi_exchange_read(void *cls, uint64_t pos, char *out, size_t max_bytes);
 typedef struct cmi_exchange_summary {
     cmi_api_usage usage;
     cmi_finish_reason finish; /* of the choice that ended last; CMI_FINISH_NONE: none did */
-    uint64_t queue_ns, ttft_ns;
+    int error_status;         /* 0: none. A stream's head has said 200 before */
+    /* In the queue, and from there to the first token, of the choice that has the first; from there
+     * to the end of the last; from the arrival to the first token. */
+    uint64_t queue_ns, prefill_ns, decode_ns, ttft_ns;
     bool complete; /* the whole answer was made (it may be an error) */
 } cmi_exchange_summary;
 

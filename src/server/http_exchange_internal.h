@@ -40,7 +40,7 @@ struct cmi_exchange {
     cmi_api_error error;
 
     /* times, ns, monotonic */
-    uint64_t arrival_ns, last_byte_ns;
+    uint64_t arrival_ns, last_byte_ns, first_token_ns;
     cmi_exchange_summary summary;
     uint32_t n_output_max; /* tokens of the longest choice */
 };

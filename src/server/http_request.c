@@ -24,7 +24,6 @@ enum {
     BODIES_AT_ONCE = 32, /* so many of the largest size fit in memory together */
     DRAINED_BODIES = 4,  /* so many times the largest size is read to be polite */
     LARGE_BODY_BYTES = 1 << 20,
-    STATUS_CLIENT_LEFT = 499, /* only in logs and metrics; nginx' number for it */
 };
 
 static const char *header(const cmi_http_request *req, const char *name)
@@ -49,6 +48,14 @@ static void request_id_init(cmi_http_request *req)
     cmi_philox4x32(req->server->opt.id_seed, atomic_fetch_add(&req->server->n_ids, 1), 0, words);
     snprintf(req->id, sizeof req->id, "%08" PRIx32 "%08" PRIx32 "%08" PRIx32 "%08" PRIx32, words[0],
              words[1], words[2], words[3]);
+}
+
+static void trace_init(cmi_http_request *req)
+{
+    const char *given = header(req, "traceparent");
+    if (given != NULL) {
+        (void)cmi_trace_context_parse(&req->trace, given, strlen(given));
+    }
 }
 
 static void refuse_too_large(cmi_http_request *req)
@@ -213,6 +220,7 @@ enum MHD_Result cmi_http_on_request(void *cls, struct MHD_Connection *connection
         req->arrival_ns = cmi_clock_monotonic_ns();
         cmi_buf_init(&req->body, req->server->opt.max_body_bytes);
         request_id_init(req);
+        trace_init(req);
         bool answer_now;
         on_head(req, method, version, &answer_now);
         cmi_deadline_set_transfer(req->deadline, 0);
@@ -231,26 +239,6 @@ enum MHD_Result cmi_http_on_request(void *cls, struct MHD_Connection *connection
     return result;
 }
 
-static void log_request(const cmi_http_request *req, int status, const cmi_exchange_summary *s)
-{
-    const cmi_http_route *route = cmi_http_route_get(req->route);
-    double total_ms = (double)(cmi_clock_monotonic_ns() - req->arrival_ns) / 1e6;
-    if (s->usage.n_prompt_tokens == 0) { /* nothing of the engine's */
-        cmi_log(route->probe ? CMI_LOG_DEBUG : CMI_LOG_INFO,
-                "request id=%s %s %s status=%d total_ms=%.1f", req->id,
-                cmi_http_method_name(req->method), route->path, status, total_ms);
-        return;
-    }
-    bool aborted = s->finish == CMI_FINISH_NONE && status == STATUS_CLIENT_LEFT;
-    cmi_finish_reason finish = aborted ? CMI_FINISH_ABORT : s->finish;
-    cmi_log(CMI_LOG_INFO,
-            "request id=%s %s %s status=%d prompt_tokens=%" PRIu32 " output_tokens=%" PRIu32
-            " finish=%s queue_ms=%.1f ttft_ms=%.1f total_ms=%.1f",
-            req->id, cmi_http_method_name(req->method), route->path, status,
-            s->usage.n_prompt_tokens, s->usage.n_output_tokens, cmi_finish_reason_name(finish),
-            (double)s->queue_ns / 1e6, (double)s->ttft_ns / 1e6, total_ms);
-}
-
 void cmi_http_on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
                            enum MHD_RequestTerminationCode code)
 {
@@ -265,10 +253,12 @@ void cmi_http_on_completed(void *cls, struct MHD_Connection *connection, void **
     int status = req->status != 0 ? req->status : req->refusal.http_status;
     bool cut_off = code != MHD_REQUEST_TERMINATED_COMPLETED_OK && !summary.complete;
     if (status == 0 || (cut_off && req->refusal.http_status == 0)) {
-        status = STATUS_CLIENT_LEFT;
+        status = CMI_HTTP_CLIENT_LEFT;
     }
     cmi_metrics_http(&req->server->metrics, req->method, req->route, status);
-    log_request(req, status, &summary);
+    if (!req->server->opt.no_request_log) {
+        cmi_http_log_request(req, status, &summary);
+    }
     body_free(req);
     cmi_deadline_set_idle(req->deadline);
     cmi_free(req);

@@ -10,8 +10,12 @@
 #include "server/http_route.h"
 #include "server/metrics.h"
 #include "server/server.h"
+#include "server/trace_context.h"
 
-enum { CMI_REQUEST_ID_MAX = 128 };
+enum {
+    CMI_REQUEST_ID_MAX = 128,
+    CMI_HTTP_CLIENT_LEFT = 499, /* a status only in logs and metrics; nginx' number for it */
+};
 
 struct cmi_server {
     cmi_server_options opt; /* without zeros; strings are owned */
@@ -38,6 +42,7 @@ typedef struct cmi_http_request {
     cmi_http_route_id route;
     const char *path;                /* libmicrohttpd's, unescaped */
     char id[CMI_REQUEST_ID_MAX + 1]; /* X-Request-Id */
+    cmi_trace_context trace;         /* the client's, or none */
     uint64_t arrival_ns;             /* the head was there; monotonic */
     uint64_t n_body_bytes;           /* received, kept or not */
     cmi_buf body;
@@ -63,6 +68,9 @@ void cmi_http_check_key(cmi_http_request *req);
 /* http_admin.c */
 enum MHD_Result cmi_http_admin_flush(cmi_http_request *req); /* the server is ready */
 enum MHD_Result cmi_http_admin_abort(cmi_http_request *req);
+
+/* http_log.c */
+void cmi_http_log_request(const cmi_http_request *req, int status, const cmi_exchange_summary *s);
 
 /* Runs the endpoint once the whole request is there, and again each time its connection was
  * resumed (http_endpoints.c). */

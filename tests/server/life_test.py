@@ -11,7 +11,7 @@ import tempfile
 import threading
 import unittest
 
-from live_server import DEADLINE_S, Server, read_answer, read_until
+from live_server import DEADLINE_S, Server, post_bytes, read_answer, read_until
 
 CMINFER, MODEL = map(os.path.abspath, sys.argv[1:3])
 
@@ -116,6 +116,65 @@ class Keys(LifeTest):
         server = self.start(env={"CMINFER_API_KEY": "sesame"})
         self.expect_guarded(server, ["sesame"], [{}])
         self.assertEqual(server.stop(), 0)
+
+
+class Log(LifeTest):
+    TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+    def lines(self, server, request_id):
+        """Those of a request; they come when libmicrohttpd is done with it, so soon."""
+        mark = f" id={request_id} ".encode()
+        server.wait_for(f"the log line of {request_id}",
+                        lambda: server.get("/health") and mark in server.log)
+        return [dict(field.partition("=")[::2] for field in line.decode().split() if "=" in field)
+                for line in server.log.splitlines() if mark in line]
+
+    def test_a_line_for_each_request_when_it_ends(self):
+        server = self.start("--max-num-seqs", "1")
+        prompt = {"prompt": [7] * 300, "max_tokens": 3, "ignore_eos": True}
+        parent = f"00-{self.TRACE}-00f067aa0ba902b7-01"
+        for i, stream in enumerate((False, True)):
+            server.post(COMPLETIONS, {**prompt, "stream": stream},
+                        **{"X-Request-Id": f"r{i}", "traceparent": parent})
+            line, = self.lines(server, f"r{i}")
+            times = {name: float(line.pop(name)) for name in list(line) if name.endswith("_ms")}
+            self.assertEqual(line, {
+                "id": f"r{i}", "trace_id": self.TRACE, "status": "200", "finish": "length",
+                "prompt_tokens": "300", "cached_tokens": str(i * 256), "output_tokens": "3"})
+            self.assertEqual(list(times), ["queue_ms", "prefill_ms", "decode_ms", "ttft_ms",
+                                           "total_ms"])
+            self.assertLessEqual(times["queue_ms"] + times["prefill_ms"] + times["decode_ms"],
+                                 times["total_ms"] + 0.2)  # 0.05 for each that is rounded
+        for bad in (parent.upper(), parent + "-", "00-1-2-3", ""):
+            server.post(COMPLETIONS, SHORT, **{"X-Request-Id": "bad", "traceparent": bad})
+        lines = self.lines(server, "bad")
+        self.assertFalse(any("trace_id" in line for line in lines))
+        server.get("/none", **{"X-Request-Id": "none", "traceparent": parent})
+        line, = self.lines(server, "none")
+        self.assertEqual(set(line), {"id", "trace_id", "status", "total_ms"})
+        self.assertEqual(line["status"], "404")
+        left = server.connect()
+        left.sendall(post_bytes(COMPLETIONS, LONG, "X-Request-Id: left\r\n"))
+        read_until(left, b"data: ")
+        left.close()
+        line, = self.lines(server, "left")
+        self.assertEqual((line["status"], line["finish"]), ("499", "abort"))
+        cut = server.connect()
+        cut.sendall(post_bytes(COMPLETIONS, LONG, "X-Request-Id: cut\r\n"))
+        read_until(cut, b"data: ")
+        server.post("/abort_request", {"abort_all": True})
+        read_until(cut, b"[DONE]")
+        line, = self.lines(server, "cut")
+        self.assertEqual((line["status"], line["error"]), ("200", "403"))
+        cut.close()
+        self.assertEqual(server.stop(), 0)
+
+    def test_it_can_be_turned_off(self):
+        for option in ("--no-log-requests", "--disable-log-requests"):
+            server = self.start(option)
+            server.post(COMPLETIONS, SHORT)
+            self.assertEqual(server.stop(), 0)
+            self.assertNotIn(b"request id=", server.log)
 
 
 class End(LifeTest):
