@@ -39,6 +39,8 @@ void cmi_serve_http_append(cmi_option *table, cmi_serve_http *http)
          0, 0},
         {"log-requests|enable-log-requests", NULL, NULL, CMI_OPTION_FLAG, &http->log_requests, 0,
          0},
+        {"metrics-names", "WHOSE", "vllm (the default), sglang or both: the names of /metrics",
+         CMI_OPTION_TEXT, &http->metrics_names, 0, 0},
         {"admin-api-key", "KEY",
          "wanted for /flush_cache, /reset_prefix_cache, /abort_request, and\n"
          "good for all else; may be given several times (default:\n"
@@ -71,8 +73,26 @@ static cmi_status read_pem(cmi_buf *out, const char *path, const char *what, cmi
     return st;
 }
 
+/* In the order of the enumeration. */
+static const char *const METRICS_NAMES[] = {"vllm", "sglang", "both"};
+
+static size_t metrics_names_find(const cmi_serve_http *http)
+{
+    size_t i = 0;
+    while (http->metrics_names != NULL && i < CMI_LEN(METRICS_NAMES) &&
+           strcmp(http->metrics_names, METRICS_NAMES[i]) != 0) {
+        i++;
+    }
+    return i;
+}
+
 cmi_status cmi_serve_http_load(cmi_serve_http *http, cmi_error *err)
 {
+    if (metrics_names_find(http) == CMI_LEN(METRICS_NAMES)) {
+        return cmi_error_set(err, CMI_ERR_INVALID,
+                             "--metrics-names takes vllm, sglang or both, not \"%s\"",
+                             http->metrics_names);
+    }
     if (http->tls_certificate_path == NULL && http->tls_key_path == NULL) {
         return CMI_OK;
     }
@@ -113,6 +133,7 @@ void cmi_serve_http_apply(cmi_serve_http *http, cmi_server_options *server)
     http->admin_keys = cmi_serve_http_keys(&http->admin_api_keys, "CMINFER_ADMIN_API_KEY", NULL);
     server->admin_api_keys = http->admin_keys.items;
     server->n_admin_api_keys = http->admin_keys.n_items;
+    server->metrics_names = (cmi_metrics_names)metrics_names_find(http);
     server->no_request_log = http->no_log_requests;
     server->max_connections = http->max_connections;
     server->max_connections_per_address = http->max_connections_per_address;

@@ -12,7 +12,8 @@ typedef struct cmi_serve_http {
     uint32_t idle_timeout_s, slow_timeout_s;
     uint32_t stream_buffer_kib;
     uint32_t ping_interval_s;
-    bool log_requests; /* the default; taken so that others' command lines work */
+    const char *metrics_names; /* NULL: vLLM's */
+    bool log_requests;         /* the default; taken so that others' command lines work */
     bool no_log_requests;
     cmi_option_list admin_api_keys;
     cmi_option_list admin_keys; /* the same, or the environment's */
@@ -26,7 +27,8 @@ enum { CMI_SERVE_OPTIONS_MAX = 96 };
  * mark. */
 void cmi_serve_http_append(cmi_option *table, cmi_serve_http *http);
 
-/* Reads the files that options name. CMI_ERR_INVALID: one without the other.
+/* Reads the files that options name. CMI_ERR_INVALID: one without the other, or --metrics-names has
+ * none of its values.
  * CMI_ERR_BAD_DATA: no PEM. Else as cmi_file_read. */
 CMI_NODISCARD cmi_status cmi_serve_http_load(cmi_serve_http *http, cmi_error *err);
 void cmi_serve_http_deinit(cmi_serve_http *http); /* zeroed is fine */

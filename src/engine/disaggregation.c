@@ -1,3 +1,4 @@
+#include "engine/engine_internal.h"
 #include "engine/disaggregation.h"
 
 #include <assert.h>
@@ -114,8 +115,7 @@ static void add_stats(void *arg, cmi_engine_stats *stats)
             stats->n_prompt_tokens += prefill.n_prompt_tokens;
             stats->n_steps += prefill.n_steps;
             stats->n_step_tokens += prefill.n_step_tokens;
-            stats->n_prefix_queried += prefill.n_prefix_queried;
-            stats->n_prefix_hits += prefill.n_prefix_hits;
+            cmi_engine_prefix_add(stats, &prefill);
         }
     }
 }

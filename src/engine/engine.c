@@ -585,6 +585,7 @@ void cmi_engine_info_get(const cmi_engine *engine, cmi_engine_info *info_out)
                                   .n_kv_pages = instance->kv_pool.n_pages,
                                   .kv_page_tokens = CMI_KV_PAGE_TOKENS,
                                   .max_drafts = engine->max_drafts};
+    cmi_engine_prefix_names(info_out);
 }
 
 void cmi_engine_stats_get(cmi_engine *engine, cmi_engine_stats *stats_out)

@@ -13,7 +13,10 @@
 
 typedef struct cmi_engine cmi_engine;
 
-enum { CMI_MAX_DRAFTS = 4 };
+enum {
+    CMI_MAX_DRAFTS = 4,
+    CMI_ENGINE_PREFIX_LOSSES = 10, /* reasons of policy/prefix_cache.h */
+};
 
 /* What does not change while the engine lives. */
 typedef struct cmi_engine_info {
@@ -24,6 +27,8 @@ typedef struct cmi_engine_info {
     uint32_t n_kv_pages;
     uint32_t kv_page_tokens;
     uint32_t max_drafts; /* 0: no speculation */
+    /* Why prompt tokens are computed that a cache could have saved: static text; NULL ends. */
+    const char *prefix_losses[CMI_ENGINE_PREFIX_LOSSES];
 } cmi_engine_info;
 
 /* Counters since the start, and gauges. */
@@ -33,8 +38,12 @@ typedef struct cmi_engine_stats {
     uint64_t n_steps;
     uint64_t n_step_tokens; /* rows of all steps together */
     uint64_t n_preemptions;
-    uint64_t n_prefix_queried;                  /* prompt tokens of admitted requests */
-    uint64_t n_prefix_hits;                     /* of them found in the prefix cache */
+    uint64_t n_prefix_queried; /* prompt tokens of admitted requests */
+    uint64_t n_prefix_hits;    /* of them found in the prefix cache */
+    /* Of them in blocks that the cache was asked for, that it had, that came from elsewhere; and
+     * computed, by the reasons of cmi_engine_info. queried == hits + the sum of lost. */
+    uint64_t n_prefix_looked_up, n_prefix_available, n_prefix_loaded;
+    uint64_t n_prefix_lost[CMI_ENGINE_PREFIX_LOSSES];
     uint64_t n_drafts;                          /* times that drafts were tried */
     uint64_t n_draft_tokens, n_accepted_tokens; /* of them */
     uint64_t n_accepted_at[CMI_MAX_DRAFTS];     /* the first draft, the second, ... */

@@ -170,6 +170,11 @@ struct cmi_engine {
     cmi_engine_stats stats;
 };
 
+/* engine_prefix_stats.c */
+void cmi_engine_prefix_names(cmi_engine_info *info);
+void cmi_engine_prefix_publish(cmi_engine_stats *stats, const cmi_prefix_account *account);
+void cmi_engine_prefix_add(cmi_engine_stats *total, const cmi_engine_stats *one);
+
 /* engine_loop.c */
 void *cmi_engine_main(void *engine);
 

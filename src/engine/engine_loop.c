@@ -89,8 +89,7 @@ static void publish_stats(cmi_engine *engine)
     engine->counts.n_kv_pages_used =
         cmi_page_pool_size(engine->pool) - cmi_prefix_cache_room(engine->cache);
     if (engine->receiver == NULL) { /* prompts are looked up where they run */
-        engine->counts.n_prefix_queried = prefix->prompt;
-        engine->counts.n_prefix_hits = prefix->used;
+        cmi_engine_prefix_publish(&engine->counts, prefix);
     }
     engine->counts.n_running = cmi_scheduler_n_running(engine->scheduler);
     engine->stats = engine->counts;

@@ -1,4 +1,4 @@
-#include "server/metrics.h"
+#include "server/metrics_internal.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -6,8 +6,9 @@
 #define MS UINT64_C(1000000)
 #define S (1000 * MS)
 
-/* One engine in this process; vLLM numbers them. */
-#define ENGINE_LABEL "0"
+/* One engine in this process; vLLM numbers them. SGLang tells the ranks of one apart. */
+#define VLLM_LABELS "\",engine=\"0\""
+#define SGLANG_LABELS "\",engine_type=\"unified\",tp_rank=\"0\",pp_rank=\"0\",moe_ep_rank=\"0\""
 
 /* vLLM's buckets, so that its dashboards show the same steps. Inclusive upper bounds. */
 static const uint64_t FIRST_TOKEN_NS[] = {
@@ -126,6 +127,11 @@ void cmi_metrics_finished(cmi_metrics *m, cmi_finish_reason reason)
     add(&m->finished[reason], 1);
 }
 
+uint64_t cmi_metrics_n_finished(const cmi_metrics *m, cmi_finish_reason reason)
+{
+    return get(&m->finished[reason]);
+}
+
 void cmi_metrics_http(cmi_metrics *m, cmi_http_method method, cmi_http_route_id route, int status)
 {
     add(&m->http[method][route][status / 100 - 1], 1);
@@ -151,29 +157,31 @@ static void write_label(const char *value, cmi_buf *out)
     }
 }
 
-static void write_head(const char *name, const char *type, const char *help, cmi_buf *out)
+void cmi_metrics_write_head(const char *name, const char *type, const char *help, cmi_buf *out)
 {
     cmi_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
-/* `name suffix{model_name="...",engine="0"` - more labels, then "} value\n", are the caller's. */
-static void write_sample_head(const cmi_metrics *m, const char *name, const char *suffix,
+void cmi_metrics_write_labels(const cmi_metrics *m, const char *name, const char *suffix,
                               cmi_buf *out)
 {
+    bool is_sglang = strncmp(name, "sglang:", sizeof "sglang:" - 1) == 0;
     cmi_buf_printf(out, "%s%s{model_name=\"", name, suffix);
     write_label(m->model_name, out);
-    cmi_buf_str(out, "\",engine=\"" ENGINE_LABEL "\"");
+    cmi_buf_str(out, is_sglang ? SGLANG_LABELS : VLLM_LABELS);
 }
 
-static void write_histogram(const cmi_metrics *m, cmi_histogram_id id, cmi_buf *out)
+void cmi_metrics_write_histogram(const cmi_metrics *m, cmi_histogram_id id, const char *name,
+                                 cmi_buf *out)
 {
     const histogram_def *def = &HISTOGRAMS[id];
+    name = name != NULL ? name : def->name;
     const cmi_histogram *h = &m->histograms[id];
-    write_head(def->name, "histogram", def->help, out);
+    cmi_metrics_write_head(name, "histogram", def->help, out);
     uint64_t n = 0; /* the sum of the cells read here, so that +Inf and _count never disagree */
     for (size_t i = 0; i <= def->n_bounds; i++) {
         n += get(&h->cells[i]);
-        write_sample_head(m, def->name, "_bucket", out);
+        cmi_metrics_write_labels(m, name, "_bucket", out);
         if (i < def->n_bounds) {
             cmi_buf_printf(out, ",le=\"%g\"} %" PRIu64 "\n",
                            (double)def->bounds[i] / (double)def->unit, n);
@@ -182,22 +190,22 @@ static void write_histogram(const cmi_metrics *m, cmi_histogram_id id, cmi_buf *
         }
     }
     uint64_t sum = get(&h->sum);
-    write_sample_head(m, def->name, "_sum", out);
+    cmi_metrics_write_labels(m, name, "_sum", out);
     if (def->unit == S) {
         cmi_buf_printf(out, "} %" PRIu64 ".%09" PRIu64 "\n", sum / S, sum % S);
     } else {
         cmi_buf_printf(out, "} %" PRIu64 "\n", sum);
     }
-    write_sample_head(m, def->name, "_count", out);
+    cmi_metrics_write_labels(m, name, "_count", out);
     cmi_buf_printf(out, "} %" PRIu64 "\n", n);
 }
 
 static void write_finished(const cmi_metrics *m, cmi_buf *out)
 {
     static const char NAME[] = "vllm:request_success_total";
-    write_head(NAME, "counter", "Requests that ended, by reason.", out);
+    cmi_metrics_write_head(NAME, "counter", "Requests that ended, by reason.", out);
     for (cmi_finish_reason r = CMI_FINISH_STOP; r <= CMI_FINISH_ERROR; r++) {
-        write_sample_head(m, NAME, "", out);
+        cmi_metrics_write_labels(m, NAME, "", out);
         cmi_buf_printf(out, ",finished_reason=\"%s\"} %" PRIu64 "\n", cmi_finish_reason_name(r),
                        get(&m->finished[r]));
     }
@@ -206,7 +214,8 @@ static void write_finished(const cmi_metrics *m, cmi_buf *out)
 /* Only what has happened: all combinations would be hundreds of zeros. */
 static void write_http(const cmi_metrics *m, cmi_buf *out)
 {
-    write_head("http_requests_total", "counter", "HTTP requests by method, path and status.", out);
+    cmi_metrics_write_head("http_requests_total", "counter",
+                           "HTTP requests by method, path and status.", out);
     for (int method = 0; method < CMI_N_HTTP_METHODS; method++) {
         for (int route = 0; route < CMI_N_HTTP_ROUTES; route++) {
             for (int status = 0; status < CMI_N_STATUS_CLASSES; status++) {
@@ -224,27 +233,27 @@ static void write_http(const cmi_metrics *m, cmi_buf *out)
     }
 }
 
-static void write_engine_value(const cmi_metrics *m, const char *name, const char *type,
-                               const char *help, double value, cmi_buf *out)
+void cmi_metrics_write_value(const cmi_metrics *m, const char *name, const char *type,
+                             const char *help, double value, cmi_buf *out)
 {
-    write_head(name, type, help, out);
-    write_sample_head(m, name, "", out);
+    cmi_metrics_write_head(name, type, help, out);
+    cmi_metrics_write_labels(m, name, "", out);
     cmi_buf_printf(out, "} %.17g\n", value); /* %.17g writes integers below 2^53 as integers */
 }
 
 static void write_drafts(const cmi_metrics *m, const cmi_engine_info *info,
                          const cmi_engine_stats *stats, cmi_buf *out)
 {
-    write_engine_value(m, "vllm:spec_decode_num_drafts_total", "counter",
-                       "Times that drafts were tried.", (double)stats->n_drafts, out);
-    write_engine_value(m, "vllm:spec_decode_num_draft_tokens_total", "counter",
-                       "Draft tokens tried.", (double)stats->n_draft_tokens, out);
-    write_engine_value(m, "vllm:spec_decode_num_accepted_tokens_total", "counter",
-                       "Draft tokens that were right.", (double)stats->n_accepted_tokens, out);
+    cmi_metrics_write_value(m, "vllm:spec_decode_num_drafts_total", "counter",
+                            "Times that drafts were tried.", (double)stats->n_drafts, out);
+    cmi_metrics_write_value(m, "vllm:spec_decode_num_draft_tokens_total", "counter",
+                            "Draft tokens tried.", (double)stats->n_draft_tokens, out);
+    cmi_metrics_write_value(m, "vllm:spec_decode_num_accepted_tokens_total", "counter",
+                            "Draft tokens that were right.", (double)stats->n_accepted_tokens, out);
     static const char NAME[] = "vllm:spec_decode_num_accepted_tokens_per_pos_total";
-    write_head(NAME, "counter", "Draft tokens that were right, by their place.", out);
+    cmi_metrics_write_head(NAME, "counter", "Draft tokens that were right, by their place.", out);
     for (uint32_t i = 0; i < info->max_drafts; i++) {
-        write_sample_head(m, NAME, "", out);
+        cmi_metrics_write_labels(m, NAME, "", out);
         cmi_buf_printf(out, ",position=\"%" PRIu32 "\"} %" PRIu64 "\n", i, stats->n_accepted_at[i]);
     }
 }
@@ -302,24 +311,26 @@ static void write_durations(const cmi_metrics *m, const cmi_engine_stats *s, cmi
 static void write_engine(const cmi_metrics *m, const cmi_engine_info *info,
                          const cmi_engine_stats *stats, cmi_buf *out)
 {
-    write_engine_value(m, "vllm:num_requests_running", "gauge", "Requests in the running batch.",
-                       stats->n_running, out);
-    write_engine_value(m, "vllm:num_requests_waiting", "gauge", "Requests in the queue.",
-                       stats->n_waiting, out);
-    write_engine_value(m, "vllm:kv_cache_usage_perc", "gauge",
-                       "Share of the KV pages in use; 1 is all.",
-                       (double)stats->n_kv_pages_used / CMI_MAX(info->n_kv_pages, 1), out);
-    write_engine_value(m, "vllm:num_preemptions_total", "counter",
-                       "Requests set back to the queue to free KV pages.",
-                       (double)stats->n_preemptions, out);
-    write_engine_value(m, "vllm:prefix_cache_queries_total", "counter",
-                       "Prompt tokens of admitted requests.", (double)stats->n_prefix_queried, out);
-    write_engine_value(m, "vllm:prefix_cache_hits_total", "counter",
-                       "Of them found in the prefix cache.", (double)stats->n_prefix_hits, out);
-    write_engine_value(m, "vllm:prompt_tokens_total", "counter", "Prompt tokens computed.",
-                       (double)stats->n_prompt_tokens, out);
-    write_engine_value(m, "vllm:generation_tokens_total", "counter", "Tokens generated.",
-                       (double)stats->n_generation_tokens, out);
+    cmi_metrics_write_value(m, "vllm:num_requests_running", "gauge",
+                            "Requests in the running batch.", stats->n_running, out);
+    cmi_metrics_write_value(m, "vllm:num_requests_waiting", "gauge", "Requests in the queue.",
+                            stats->n_waiting, out);
+    cmi_metrics_write_value(m, "vllm:kv_cache_usage_perc", "gauge",
+                            "Share of the KV pages in use; 1 is all.",
+                            (double)stats->n_kv_pages_used / CMI_MAX(info->n_kv_pages, 1), out);
+    cmi_metrics_write_value(m, "vllm:num_preemptions_total", "counter",
+                            "Requests set back to the queue to free KV pages.",
+                            (double)stats->n_preemptions, out);
+    cmi_metrics_write_value(m, "vllm:prefix_cache_queries_total", "counter",
+                            "Prompt tokens of admitted requests.", (double)stats->n_prefix_queried,
+                            out);
+    cmi_metrics_write_value(m, "vllm:prefix_cache_hits_total", "counter",
+                            "Of them found in the prefix cache.", (double)stats->n_prefix_hits,
+                            out);
+    cmi_metrics_write_value(m, "vllm:prompt_tokens_total", "counter", "Prompt tokens computed.",
+                            (double)stats->n_prompt_tokens, out);
+    cmi_metrics_write_value(m, "vllm:generation_tokens_total", "counter", "Tokens generated.",
+                            (double)stats->n_generation_tokens, out);
 
     write_refused(m, stats, out);
     write_durations(m, stats, out);
@@ -327,13 +338,13 @@ static void write_engine(const cmi_metrics *m, const cmi_engine_info *info,
         write_drafts(m, info, stats, out);
     }
     static const char NAME[] = "vllm:cache_config_info";
-    write_head(NAME, "gauge", "The KV cache: pages and tokens a page. Always 1.", out);
-    write_sample_head(m, NAME, "", out);
+    cmi_metrics_write_head(NAME, "gauge", "The KV cache: pages and tokens a page. Always 1.", out);
+    cmi_metrics_write_labels(m, NAME, "", out);
     cmi_buf_printf(out, ",block_size=\"%" PRIu32 "\",num_gpu_blocks=\"%" PRIu32 "\"} 1\n",
                    info->kv_page_tokens, info->n_kv_pages);
 }
 
-void cmi_metrics_write(const cmi_metrics *m, const cmi_engine_info *info,
+static void write_vllm(const cmi_metrics *m, const cmi_engine_info *info,
                        const cmi_engine_stats *stats, cmi_buf *out)
 {
     if (info != NULL && stats != NULL) {
@@ -341,11 +352,19 @@ void cmi_metrics_write(const cmi_metrics *m, const cmi_engine_info *info,
     }
     write_finished(m, out);
     for (int id = 0; id < CMI_N_HISTOGRAMS; id++) {
-        write_histogram(m, (cmi_histogram_id)id, out);
+        cmi_metrics_write_histogram(m, (cmi_histogram_id)id, NULL, out);
     }
+}
+
+void cmi_metrics_write(const cmi_metrics *m, const cmi_engine_info *info,
+                       const cmi_engine_stats *stats, cmi_buf *out)
+{
+    if (m->names != CMI_METRICS_SGLANG) {
+        write_vllm(m, info, stats, out);
+    }
+    if (m->names != CMI_METRICS_VLLM) {
+        cmi_metrics_write_sglang(m, info, stats, out);
+    }
+    cmi_metrics_write_own(m, info, stats, out);
     write_http(m, out);
-    write_head("cminfer:slow_clients_total", "counter",
-               "Connections ended because their clients were too slow.", out);
-    write_sample_head(m, "cminfer:slow_clients_total", "", out);
-    cmi_buf_printf(out, "} %" PRIu64 "\n", get(&m->slow_clients));
 }

@@ -1,4 +1,5 @@
-/* server/metrics.h - what the server counts, in Prometheus' text format under vLLM's names.
+/* server/metrics.h - what the server counts, in Prometheus' text format under vLLM's
+ * names, or SGLang's (metrics_sglang.c).
  *
  * Every metric and every label value is known when the process starts, so an observation is one or
  * two relaxed atomic additions: no lock, no allocation, any thread. What the engine counts itself
@@ -43,8 +44,16 @@ typedef struct cmi_histogram {
     _Atomic uint64_t sum;                                  /* ns or tokens: exact */
 } cmi_histogram;
 
+/* Whose names. Those of nobody else (http_requests_total, cminfer:...) are always there. */
+typedef enum cmi_metrics_names {
+    CMI_METRICS_VLLM,
+    CMI_METRICS_SGLANG,
+    CMI_METRICS_BOTH,
+} cmi_metrics_names;
+
 typedef struct cmi_metrics {
-    const char *model_name; /* borrowed */
+    const char *model_name;  /* borrowed */
+    cmi_metrics_names names; /* CMI_METRICS_VLLM; may be set before the first scrape */
     cmi_histogram histograms[CMI_N_HISTOGRAMS];
     _Atomic uint64_t slow_clients; /* connections ended at a deadline (http_deadline.h) */
     _Atomic uint64_t finished[CMI_N_FINISH_REASONS];

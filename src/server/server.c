@@ -145,6 +145,7 @@ cmi_status cmi_server_start(cmi_server **server_out, const cmi_server_options *o
     options_copy(&server->opt, opt);
     limit_connections(&server->opt);
     cmi_metrics_init(&server->metrics, server->opt.model_name);
+    server->metrics.names = server->opt.metrics_names;
     int listen_fd = -1;
     if (opt->tls_certificate != NULL && MHD_is_feature_supported(MHD_FEATURE_TLS) != MHD_YES) {
         server_free(server);

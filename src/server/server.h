@@ -9,6 +9,7 @@
 #define CMI_SERVER_SERVER_H
 
 #include "server/api.h"
+#include "server/metrics.h"
 
 typedef struct cmi_server_options {
     const char *host; /* name or address; NULL: 127.0.0.1 */
@@ -24,8 +25,9 @@ typedef struct cmi_server_options {
      * them the port speaks TLS 1.2 and 1.3 only. */
     const char *tls_certificate, *tls_key;
     const char *model_name; /* the label of the metrics */
-    bool no_request_log;    /* else each request leaves a line when it ends */
-    uint64_t id_seed;       /* makes generated X-Request-Ids differ from other processes' */
+    cmi_metrics_names metrics_names;
+    bool no_request_log; /* else each request leaves a line when it ends */
+    uint64_t id_seed;    /* makes generated X-Request-Ids differ from other processes' */
 
     /* For requests that say nothing else: targets and timeout. */
     cmi_api_service service;

@@ -226,6 +226,11 @@ static double total(const family *f, const char *label)
     return sum;
 }
 
+static void expect(const scrape *s, const char *name, const char *label, double value)
+{
+    assert_true(total(find(s, name), label) == value);
+}
+
 /* Scrapes until n completions have ended for the client and for the engine, which are two things
  * when a client left. */
 static scrape *scrape_when(const server_fixture *f, double n)
@@ -246,6 +251,30 @@ static scrape *scrape_when(const server_fixture *f, double n)
     }
 }
 
+/* Against what the engine of traffic_moves_every_metric tells. */
+static void check_sglang(const scrape *s)
+{
+    expect(s, "sglang:num_running_reqs", "", 1);
+    expect(s, "sglang:num_queue_reqs", "", 1);
+    expect(s, "sglang:token_usage", "", 2.0 / 512);
+    expect(s, "sglang:num_used_tokens", "", 2 * 64);
+    expect(s, "sglang:kv_available_tokens", "", 510 * 64);
+    expect(s, "sglang:cache_hit_rate", "", 128.0 / 300);
+    expect(s, "sglang:cached_tokens_total", "cache_source=device;", 128);
+    expect(s, "sglang:num_requests_total", "", 4);
+    expect(s, "sglang:num_aborted_requests_total", "", 1);
+    expect(s, "sglang:spec_accept_length", "", 9.0 / 4);
+    expect(s, "sglang:spec_accept_rate", "", 5.0 / 8);
+}
+
+static void check_prefix(const scrape *s)
+{
+    expect(s, "cminfer:prefix_cache_tokens_total", "stage=prompt;", 300);
+    expect(s, "cminfer:prefix_cache_tokens_total", "stage=used;", 128);
+    expect(s, "cminfer:prefix_cache_lost_tokens_total", "reason=not_cached;", 170);
+    expect(s, "cminfer:prefix_cache_lost_tokens_total", "reason=", 172);
+}
+
 /* Every metric that is there is moved by traffic: one that never moves would be a lie. */
 static void traffic_moves_every_metric(void **state)
 {
@@ -258,10 +287,14 @@ static void traffic_moves_every_metric(void **state)
                                                      .max_queued_requests = 8,
                                                      .n_kv_pages = 512,
                                                      .kv_page_tokens = 64,
-                                                     .max_drafts = 2},
+                                                     .max_drafts = 2,
+                                                     .prefix_losses = {"not_cached", "evicted"}},
                                             .counters = {.n_preemptions = 1,
                                                          .n_prefix_queried = 300,
                                                          .n_prefix_hits = 128,
+                                                         .n_prefix_looked_up = 256,
+                                                         .n_prefix_available = 128,
+                                                         .n_prefix_lost = {170, 2},
                                                          .n_drafts = 4,
                                                          .n_draft_tokens = 8,
                                                          .n_accepted_tokens = 5,
@@ -278,7 +311,8 @@ static void traffic_moves_every_metric(void **state)
                                                          .n_timed_out = 1,
                                                          .n_given_up = 1,
                                                          .n_refused = {0, 1, 1, 1, 1}}};
-    server_fixture_start(&f, &(cmi_server_options){.slow_timeout_s = 1}, &engine);
+    server_fixture_start(
+        &f, &(cmi_server_options){.slow_timeout_s = 1, .metrics_names = CMI_METRICS_BOTH}, &engine);
     http_client c;
     uint32_t n = 0;
     http_client_connect(&c, f.port);
@@ -325,6 +359,8 @@ static void traffic_moves_every_metric(void **state)
     assert_true(find(s, "vllm:num_requests_running")->samples[0].value == 1);
     assert_true(find(s, "vllm:num_requests_waiting")->samples[0].value == 1);
     assert_true(find(s, "vllm:kv_cache_usage_perc")->samples[0].value == 2.0 / 512);
+    check_sglang(s);
+    check_prefix(s);
     assert_true(find(s, "vllm:generation_tokens_total")->samples[0].value == 6);
     cmi_free(s);
     http_client_close(&running);
