@@ -47,10 +47,12 @@ typedef struct serve_options {
 
 static int stop_fd = -1;
 
-/* The first signal asks for a clean stop; the second finds the default action and ends the process.
- */
+/* The first signal asks for a clean stop; the second, of either kind, finds the default action and
+ * ends the process. */
 static void on_stop_signal(int signal_number)
 {
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
     uint64_t one = 1;
     ssize_t n = write(stop_fd, &one, sizeof one);
     (void)n;
@@ -63,7 +65,7 @@ static cmi_status watch_signals(cmi_error *err)
     if (stop_fd < 0) {
         return cmi_error_set(err, CMI_ERR_IO, "cannot make an eventfd");
     }
-    struct sigaction action = {.sa_handler = on_stop_signal, .sa_flags = (int)SA_RESETHAND};
+    struct sigaction action = {.sa_handler = on_stop_signal};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     return CMI_OK;

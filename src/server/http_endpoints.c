@@ -27,7 +27,9 @@ static enum MHD_Result reply_not_ready(cmi_http_request *req)
 {
     cmi_api_error err;
     cmi_http_error_set(&err, 503,
-                       "The server is not ready: the model is being loaded, or the server stops.");
+                       atomic_load(&req->server->stopping)
+                           ? "The server is stopping and takes no more requests."
+                           : "The server is not ready: the model is being loaded.");
     return cmi_http_reply_error(req, &err);
 }
 

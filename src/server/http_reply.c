@@ -19,6 +19,9 @@ static enum MHD_Result queue(cmi_http_request *req, int status, struct MHD_Respo
         return MHD_NO; /* out of memory: the connection is closed */
     }
     MHD_add_response_header(response, "X-Request-Id", req->id);
+    if (atomic_load(&req->server->stopping)) {
+        MHD_add_response_header(response, "Connection", "close");
+    }
     if (request_header(req, "Origin") != NULL) {
         MHD_add_response_header(response, "Access-Control-Allow-Origin", "*");
         MHD_add_response_header(response, "Access-Control-Expose-Headers", "X-Request-Id");

@@ -213,6 +213,7 @@ void cmi_server_stop(cmi_server *server, uint64_t timeout_ns)
     if (server == NULL) {
         return;
     }
+    atomic_store(&server->stopping, true);
     cmi_server_set_ready(server, false);
     uint64_t now_ns = cmi_clock_monotonic_ns();
     if (!cmi_exchange_table_wait_idle(server->exchanges,

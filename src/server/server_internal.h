@@ -28,6 +28,7 @@ struct cmi_server {
     _Atomic(const cmi_api *) api; /* NULL until attached; written before ready */
     _Atomic(cmi_engine *) engine;
     atomic_bool ready;
+    atomic_bool stopping;        /* for good: clients should go to another server */
     _Atomic uint64_t n_ids;      /* generated request ids so far */
     _Atomic uint64_t body_bytes; /* held by all requests that are being read */
 };

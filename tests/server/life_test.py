@@ -217,6 +217,62 @@ class End(LifeTest):
         self.assertEqual(stopped, [0])
         stream.close()
 
+    def crowd(self, server):
+        """More work than any test waits for."""
+        streams = [server.send(COMPLETIONS, {**LONG, "seed": i}) for i in range(100)]
+        read_until(streams[0], b"data: ")
+        server.wait_running(1, 99)
+        return streams
+
+    def test_time_that_is_not_enough(self):
+        server = self.start("--max-num-seqs", "1", "--shutdown-timeout", "1")
+        streams = self.crowd(server)
+        self.assertEqual(server.stop(), 0)
+        ends = [read_answer(sock).body.decode().split("\n\n")[-3:]
+                for sock in streams[1:]]
+        for end in ends:
+            self.assertEqual(end[1:], ["data: [DONE]", ""])
+        told = [end[0] for end in ends if '"error"' in end[0]]
+        self.assertGreater(len(told), 50)
+        for event in told:
+            self.assertIn('"message":"The server was stopped."', event)
+            self.assertIn('"code":503', event)
+        for sock in streams:
+            sock.close()
+
+    def test_a_second_signal_ends_at_once(self):
+        for first, second in ((signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT),
+                              (signal.SIGINT, signal.SIGTERM)):
+            server = self.start("--max-num-seqs", "1", "--shutdown-timeout", "10000")
+            streams = self.crowd(server)
+            server.process.send_signal(first)
+            server.wait_for("not ready", lambda: server.get("/readiness").status == 503)
+            self.assertEqual(server.stop(second), -second)
+            for sock in streams:
+                sock.close()
+
+    def test_kept_connections_are_sent_away(self):
+        server = self.start("--max-num-seqs", "1", "--shutdown-timeout", "10000")
+        streams = self.crowd(server)
+        kept = [server.connect() for _ in range(3)]
+        get = b"GET /version HTTP/1.1\r\nHost: a\r\n\r\n"
+        for sock in kept:
+            sock.sendall(get)
+            self.assertNotEqual(read_answer(sock).headers["Connection"], "close")
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("not ready", lambda: server.get("/readiness").status == 503)
+        for sock in kept:
+            sock.sendall(get)
+            self.assertEqual(read_answer(sock).headers["Connection"], "close")
+            self.assertEqual(sock.recv(1), b"")
+            sock.close()
+        refused = server.post(COMPLETIONS, SHORT)
+        self.assertEqual((refused.status, refused.json()["error"]["message"]),
+                         (503, "The server is stopping and takes no more requests."))
+        for sock in streams:
+            sock.close()
+        self.assertEqual(server.wait(), 0)  # there is nothing left to wait for
+
     def test_while_requests_are_half_sent(self):
         server = self.start()
         half = server.connect()
