@@ -36,6 +36,7 @@ typedef struct cmi_model_options {
     const char *numa;
     bool share_weights;
     const char *share_dir;
+    const char *config; /* read by then */
     /* Not in the table of every command; 0: the instance's defaults. */
     uint32_t max_num_seqs;
     uint64_t n_kv_tokens;

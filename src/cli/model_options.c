@@ -23,7 +23,7 @@ int cmi_cli_usage(const char *line)
     return CMI_EXIT_USAGE;
 }
 
-enum { MODEL_OPTION_ROWS = 12 };
+enum { MODEL_OPTION_ROWS = 13 };
 
 /* Fills the table (with its end mark) with options that are stored in opt. */
 static void make_table(cmi_option table[MODEL_OPTION_ROWS], cmi_model_options *opt)
@@ -35,6 +35,9 @@ static void make_table(cmi_option table[MODEL_OPTION_ROWS], cmi_model_options *o
                                .numa = "auto",
                                .share_dir = CMI_SHARED_BLOCK_DEFAULT_DIR};
     const cmi_option rows[MODEL_OPTION_ROWS] = {
+        {"config", "FILE.yaml",
+         "options from a file, \"key: value\" or lists; the command line wins", CMI_OPTION_TEXT,
+         &opt->config, 0, 0},
         {"model|model-path|m", "DIR", "the model, instead of the first argument", CMI_OPTION_TEXT,
          &opt->model, 0, 0},
         {"dtype", "TYPE",

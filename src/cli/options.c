@@ -1,4 +1,4 @@
-#include "cli/options.h"
+#include "cli/options_internal.h"
 
 #include <errno.h>
 #include <math.h>
@@ -30,7 +30,7 @@ static bool has_name(const char *names, const char *name, size_t n)
     }
 }
 
-static const cmi_option *find_option(const cmi_command_line *line, const char *name, size_t n)
+const cmi_option *cmi_option_find(const cmi_command_line *line, const char *name, size_t n)
 {
     for (size_t t = 0; line->tables[t] != NULL; t++) {
         for (const cmi_option *option = line->tables[t]; option->names != NULL; option++) {
@@ -69,8 +69,8 @@ static cmi_status store_number(const cmi_option *option, const char *given, cons
     return CMI_OK;
 }
 
-static cmi_status store(const cmi_option *option, const char *given, const char *value,
-                        cmi_error *err)
+cmi_status cmi_option_store(const cmi_option *option, const char *given, const char *value,
+                            cmi_error *err)
 {
     cmi_option_list *list;
     switch (option->kind) {
@@ -83,6 +83,8 @@ static cmi_status store(const cmi_option *option, const char *given, const char 
         return CMI_OK;
     case CMI_OPTION_LIST:
         list = option->to;
+        list->n_items = list->is_from_file ? 0 : list->n_items;
+        list->is_from_file = false;
         if (list->n_items == CMI_OPTION_LIST_MAX) {
             return cmi_error_set(err, CMI_ERR_INVALID, "%s: more than %d values", given,
                                  CMI_OPTION_LIST_MAX);
@@ -105,7 +107,7 @@ static cmi_status parse_option(const cmi_command_line *line, int argc, char **ar
     if (has_name("help|h", name, n)) {
         return CMI_ERR_CANCELLED;
     }
-    const cmi_option *option = find_option(line, name, n);
+    const cmi_option *option = cmi_option_find(line, name, n);
     if (option == NULL) {
         return cmi_error_set(err, CMI_ERR_INVALID,
                              "unknown option \"%s\"; --help lists the options", given);
@@ -116,19 +118,23 @@ static cmi_status parse_option(const cmi_command_line *line, int argc, char **ar
         return CMI_OK;
     }
     if (has_value) {
-        return store(option, given, name + n + 1, err);
+        return cmi_option_store(option, given, name + n + 1, err);
     }
     if (*at + 1 >= argc) {
         return cmi_error_set(err, CMI_ERR_INVALID, "%s needs a value: %s", given, option->value);
     }
     (*at)++;
-    return store(option, given, argv[*at], err);
+    return cmi_option_store(option, given, argv[*at], err);
 }
 
 cmi_status cmi_options_parse(cmi_command_line *line, int argc, char **argv, cmi_error *err)
 {
     bool options_over = false;
     line->n_positional = 0;
+    cmi_status config_st = cmi_options_read_configs(line, argc, argv, err);
+    if (config_st != CMI_OK) {
+        return config_st;
+    }
     for (int at = 0; at < argc; at++) {
         if (!options_over && strcmp(argv[at], "--") == 0) {
             options_over = true;

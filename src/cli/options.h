@@ -1,7 +1,8 @@
 /* cli/options.h - GNU long options from a table, with the spellings that users bring along.
  *
  * "--name value", "--name=value", underscores as good as hyphens, one-letter names as "-x". The
- * table is also the help text. */
+ * table is also the help text. A table with an option "config" takes options from a YAML file too,
+ * before those of the command line (cli/options_config.c). */
 #ifndef CMI_CLI_OPTIONS_H
 #define CMI_CLI_OPTIONS_H
 
@@ -19,6 +20,7 @@ enum { CMI_OPTION_LIST_MAX = 64 };
 typedef struct cmi_option_list {
     const char *items[CMI_OPTION_LIST_MAX];
     size_t n_items;
+    bool is_from_file; /* of --config: the next value begins a new list */
 } cmi_option_list;
 
 typedef struct cmi_option {
