@@ -236,7 +236,7 @@ static void print_help(const cmi_option *own, const cmi_option *model)
            "  cminfer serve /data/DeepSeek-V2-Lite --host 0.0.0.0 --api-key secret --threads 32\n");
 }
 
-/* Behind the table's last option: how requests are to be served. */
+/* Behind the table's last option: how requests are to be served, and by what. */
 static void add_service_options(cmi_option *table, serve_options *opt)
 {
     const cmi_option options[] = {
@@ -257,6 +257,16 @@ static void add_service_options(cmi_option *table, serve_options *opt)
          "to measure made-up steps at the start, so that their durations\n"
          "can be predicted (default 1000; 0: learn from requests only)",
          CMI_OPTION_UINT, &opt->probe_ms, 0, 60000},
+        {"disaggregate", NULL,
+         "prefill and decode are two instances, each with its own threads\n"
+         "and KV: long prompts do not delay those who are being answered",
+         CMI_OPTION_FLAG, &opt->disaggregate, 0, 0},
+        {"prefill-threads", "N", "of --threads, for prefill with --disaggregate (default: half)",
+         CMI_OPTION_UINT, &opt->n_prefill_threads, 1, 1024},
+        {"record-events", "FILE",
+         "write what the scheduler is told and answers to FILE, for\n"
+         "\"cminfer bench replay FILE\"; no texts, and no tokens",
+         CMI_OPTION_TEXT, &opt->record_events, 0, 0},
     };
     while (table->names != NULL) {
         table++;
@@ -314,20 +324,10 @@ int cmi_cmd_serve(int argc, char **argv)
          "the same as vLLM says it:\n"
          "{\"method\": \"mtp\", \"num_speculative_tokens\": N}",
          CMI_OPTION_TEXT, &opt.speculative_config, 0, 0},
-        {"disaggregate", NULL,
-         "prefill and decode are two instances, each with its own threads\n"
-         "and KV: long prompts do not delay those who are being answered",
-         CMI_OPTION_FLAG, &opt.disaggregate, 0, 0},
-        {"prefill-threads", "N", "of --threads, for prefill with --disaggregate (default: half)",
-         CMI_OPTION_UINT, &opt.n_prefill_threads, 1, 1024},
         {"max-body-mib", "N", "largest request body (default 10)", CMI_OPTION_UINT,
          &opt.max_body_mib, 1, 1024},
         {"shutdown-timeout", "SECONDS", "for running requests after SIGTERM (default 0)",
          CMI_OPTION_UINT, &opt.shutdown_timeout_s, 0, 86400},
-        {"record-events", "FILE",
-         "write what the scheduler is told and answers to FILE, for\n"
-         "\"cminfer bench replay FILE\"; no texts, and no tokens",
-         CMI_OPTION_TEXT, &opt.record_events, 0, 0},
         {"chat-template", "FILE", "a Jinja template (or its text) instead of the model's own",
          CMI_OPTION_TEXT, &opt.chat_template, 0, 0},
     };

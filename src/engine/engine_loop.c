@@ -274,7 +274,9 @@ static uint32_t take_work(cmi_engine *engine, bool *run_out)
     take_seat_news(engine, &n_seat_ends, &n_seat_events);
     pthread_mutex_unlock(&engine->lock);
     if (flush) { /* before those that arrived look; no system call, no allocation */
-        (void)cmi_prefix_cache_evict(engine->cache, cmi_clock_monotonic_ns(), UINT32_MAX);
+        const uint64_t now_ns = cmi_clock_monotonic_ns();
+        (void)cmi_prefix_cache_evict(engine->cache, now_ns, UINT32_MAX);
+        cmi_policy_recorder_flushed(engine->recorder, now_ns);
     }
     for (uint32_t i = 0; i < n_arrived; i++) {
         arrive(engine, engine->arrived[i]);

@@ -93,6 +93,14 @@ void cmi_policy_recorder_settled(cmi_policy_recorder *r)
     }
 }
 
+void cmi_policy_recorder_flushed(cmi_policy_recorder *r, uint64_t now_ns)
+{
+    if (is_recording(r)) {
+        const cmi_policy_log before = r->log;
+        put(r, &before, cmi_policy_log_flushed(&r->log, now_ns));
+    }
+}
+
 void cmi_policy_recorder_mtp(cmi_policy_recorder *r, uint32_t n_passes, uint32_t n_rows,
                              uint32_t n_head_rows)
 {

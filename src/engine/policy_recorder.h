@@ -34,6 +34,7 @@ void cmi_policy_recorder_finish(cmi_policy_recorder *recorder, uint64_t now_ns, 
 void cmi_policy_recorder_observed(cmi_policy_recorder *recorder, const cmi_step_shape *shape,
                                   uint64_t duration_ns);
 void cmi_policy_recorder_settled(cmi_policy_recorder *recorder);
+void cmi_policy_recorder_flushed(cmi_policy_recorder *recorder, uint64_t now_ns);
 void cmi_policy_recorder_mtp(cmi_policy_recorder *recorder, uint32_t n_passes, uint32_t n_rows,
                              uint32_t n_head_rows);
 void cmi_policy_recorder_received(cmi_policy_recorder *recorder, uint64_t now_ns, uint32_t slot,

@@ -40,7 +40,7 @@ TABLE(cmi_policy_option_fields, "options",
       U32(O, scheduler.max_prefill_rows),
       U32(O, scheduler.max_span_rows),
       U32(O, scheduler.max_drafts),
-            U32(O, scheduler.max_tokens),
+      U32(O, scheduler.max_tokens),
       U32(O, scheduler.n_experts),
       U32(O, scheduler.n_experts_per_tok),
       F64(O, scheduler.cover))
@@ -49,7 +49,7 @@ TABLE(cmi_policy_option_fields, "options",
 TABLE(cmi_policy_request_fields, "request",
       U32(R, n_prompt),
       U32(R, n_total),
-            I32(R, priority),
+      I32(R, priority),
       U64(R, tenant),
       U64(R, tpot_ns),
       U32(R, n_keys),
@@ -63,8 +63,7 @@ TABLE(cmi_policy_plan_fields, "plan",
       U32(P, n_admitted),
       U32(P, n_spans),
       U32(P, n_rows),
-            U32(P, n_decode_rows),
-      
+      U32(P, n_decode_rows),
       F64(P, predicted_ns))
 
 #define T cmi_step_shape

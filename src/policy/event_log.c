@@ -95,6 +95,13 @@ size_t cmi_policy_log_settled(cmi_policy_log *log)
     return end_record(log, 0, &w);
 }
 
+size_t cmi_policy_log_flushed(cmi_policy_log *log, uint64_t now_ns)
+{
+    cmi_bytes_writer w = begin_record(log, 0, CMI_POLICY_RECORD_FLUSHED);
+    cmi_put_varint(&w, now_ns);
+    return end_record(log, 0, &w);
+}
+
 size_t cmi_policy_log_mtp(cmi_policy_log *log, uint32_t n_passes, uint32_t n_rows,
                           uint32_t n_head_rows)
 {

@@ -63,6 +63,9 @@ size_t cmi_policy_log_settled(cmi_policy_log *log);
 size_t cmi_policy_log_mtp(cmi_policy_log *log, uint32_t n_passes, uint32_t n_rows,
                           uint32_t n_head_rows);
 
+/* The owner emptied the prefix cache of its idle blocks. */
+size_t cmi_policy_log_flushed(cmi_policy_log *log, uint64_t now_ns);
+
 /* What cmi_scheduler_plan_step gave, also when it was nothing. O(pages of the plan). */
 size_t cmi_policy_log_plan(cmi_policy_log *log, uint64_t now_ns, const cmi_scheduler_plan *plan);
 

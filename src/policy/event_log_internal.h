@@ -30,6 +30,7 @@ typedef enum cmi_policy_record_type {
     CMI_POLICY_RECORD_OBSERVED,
     CMI_POLICY_RECORD_SETTLED,
     CMI_POLICY_RECORD_MTP,
+    CMI_POLICY_RECORD_FLUSHED,
 } cmi_policy_record_type;
 
 /* ---- fields ---- */

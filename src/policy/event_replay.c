@@ -302,6 +302,15 @@ static cmi_replay_status drained(cmi_policy_replay *r, cmi_bytes_reader *fields)
     return CMI_REPLAY_SAME;
 }
 
+static cmi_replay_status flushed(cmi_policy_replay *r, cmi_bytes_reader *fields)
+{
+    if (!tell_time(r, fields) || !cmi_bytes_reader_is_done(fields)) {
+        return bad(r, "a record is damaged");
+    }
+    (void)cmi_prefix_cache_evict(r->cache, r->now_ns, UINT32_MAX);
+    return CMI_REPLAY_SAME;
+}
+
 /* ---- durations ---- */
 
 /* Steps that the owner ran before it served. */
@@ -457,6 +466,8 @@ static cmi_replay_status perform(cmi_policy_replay *r, cmi_policy_record_type ty
         return is_between ? observed(r, fields) : bad(r, "a duration is observed within a step");
     case CMI_POLICY_RECORD_SETTLED:
         return is_between ? settled(r, fields) : bad(r, "durations are settled within a step");
+    case CMI_POLICY_RECORD_FLUSHED:
+        return is_between ? flushed(r, fields) : bad(r, "the cache is emptied within a step");
     case CMI_POLICY_RECORD_MTP:
         return r->is_stepping ? mtp(r, fields) : bad(r, "drafts are made without a step");
     case CMI_POLICY_RECORD_LEAVE:

@@ -49,6 +49,7 @@ class Replay(unittest.TestCase):
         threads = [threading.Thread(target=ask, args=(i,)) for i in range(N_REQUESTS)]
         for thread in threads:
             thread.start()
+        server.post("/reset_prefix_cache", {})
         for thread in threads:
             thread.join()
         preemptions = server.metric("vllm:num_preemptions_total")

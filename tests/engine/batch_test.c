@@ -31,7 +31,7 @@ typedef struct run_options {
     bool backwards; /* the order in which requests come */
     bool must_preempt;
     uint32_t n_prefills; /* instances apart from decode; 0: one instance does both */
-    bool by_cost; /* drafts, with durations measured first */
+    bool by_cost;        /* drafts, with durations measured first */
 } run_options;
 
 static uint32_t draw(uint64_t request, uint64_t what, uint32_t n)

@@ -58,6 +58,7 @@ class LiveMetrics(unittest.TestCase):
 
     def work(self, server, moved):
         """Something for every counter; gauges of the moment are scraped in the middle."""
+        self.miss_targets(server)
         streams = [server.send(COMPLETIONS, {**LONG, "seed": i, "stream": True})
                    for i in range(6)]
         server.wait_for("running and waiting requests",
@@ -70,14 +71,14 @@ class LiveMetrics(unittest.TestCase):
             sock.close()
         for _ in range(2):
             server.post(COMPLETIONS, {"prompt": [7] * 513, "max_tokens": 1})
-        server.post(COMPLETIONS, {"prompt": [7] * 513, "max_tokens": 1, "cache_salt": "other"})
+        for salt in "abcdef":  # names of losses are hashed: one may meet another's, all do not
+            server.post(COMPLETIONS, {"prompt": [7] * 513, "max_tokens": 1, "cache_salt": salt})
         server.post(COMPLETIONS, {"prompt": [8] * 256, "max_tokens": 1})
         server.post(COMPLETIONS, {"prompt": [9] * 300, "max_tokens": 1, "echo": True,
                                   "logprobs": 1})
-        for i in range(8):  # push out the first ones, and ask for them again
-            server.post(COMPLETIONS, {"prompt": [20 + i] * 600, "max_tokens": 1})
-        for _ in range(2):
-            server.post(COMPLETIONS, {"prompt": [7] * 513, "max_tokens": 1})
+        for _ in range(2):  # push out the first ones, and ask for them again
+            for i in range(8):
+                server.post(COMPLETIONS, {"prompt": [20 + i] * 600, "max_tokens": 1})
         left = server.send(COMPLETIONS, {**LONG, "stream": True})
         read_until(left, b"data: ")
         left.close()
@@ -87,6 +88,23 @@ class LiveMetrics(unittest.TestCase):
         slow.close()
         server.wait_running(0, 0)
 
+    def miss_targets(self, server):
+        """Nothing is known of durations yet, so nothing is refused; later it is."""
+        impossible = {"x-llm-d-slo-ttft-ms": "0.001"}
+        self.assertEqual(server.post(COMPLETIONS, LONG, **impossible).status, 429)
+        self.assertEqual(server.metric("cminfer:requests_given_up_total"), 1)
+        # A few steps only, as drafts are given up where they cost more than they bring.
+        question = {"messages": [{"role": "user", "content": "What is 457 + 825?"}]}
+        server.post("/v1/chat/completions", {**question, "max_tokens": 6})
+        answer = server.post(COMPLETIONS, {**LONG, "prompt": [5] * 1800, "max_tokens": 150},
+                             **{"x-llm-d-slo-ttft-ms": "10", "x-llm-d-slo-tpot-ms": "0.001"})
+        self.assertEqual(answer.status, 200)
+        self.assertEqual(server.post(COMPLETIONS, LONG, **impossible).status, 429)
+        self.assertEqual(server.metric("cminfer:requests_given_up_total"), 1)
+        answer = server.post(COMPLETIONS, {**LONG, "max_tokens": 1900},
+                             **{"x-request-timeout-ms": "20"})
+        self.assertEqual(answer.status, 408)
+
     def scraped(self, server, moved):
         moved |= Scrape(server).moved()
         return moved
@@ -94,7 +112,7 @@ class LiveMetrics(unittest.TestCase):
     def test_a_workload_moves_every_metric(self):
         server = self.start("--metrics-names", "both", "--max-num-seqs", "4",
                             "--max-total-tokens", "2048", "--num-speculative-tokens", "2",
-                            "--slow-client-timeout", "1")
+                            "--slow-client-timeout", "1", "--step-probe-ms", "0")
         before = Scrape(server)
         moved = set()
         self.work(server, moved)

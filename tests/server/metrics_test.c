@@ -275,6 +275,37 @@ static void check_prefix(const scrape *s)
     expect(s, "cminfer:prefix_cache_lost_tokens_total", "reason=", 172);
 }
 
+static const scripted_engine_options busy_engine = {
+    .info = {.vocab_size = 2048,
+             .max_model_len = 512,
+             .max_queued_requests = 8,
+             .n_kv_pages = 512,
+             .kv_page_tokens = 64,
+             .max_drafts = 2,
+             .prefix_losses = {"not_cached", "evicted"}},
+    .counters = {.n_preemptions = 1,
+                 .n_prefix_queried = 300,
+                 .n_prefix_hits = 128,
+                 .n_prefix_looked_up = 256,
+                 .n_prefix_available = 128,
+                 .n_prefix_lost = {170, 2},
+                 .n_drafts = 4,
+                 .n_draft_tokens = 8,
+                 .n_accepted_tokens = 5,
+                 .n_accepted_at = {3, 2},
+                 .n_waiting_tokens = 9,
+                 .n_predicted_steps = 7,
+                 .predicted_ns = 10,
+                 .measured_ns = 11,
+                 .misjudged_ns = 3,
+                 .n_ttft_targets = 3,
+                 .n_ttft_missed = 1,
+                 .n_tpot_targets = 3,
+                 .n_tpot_missed = 1,
+                 .n_timed_out = 1,
+                 .n_given_up = 1,
+                 .n_refused = {0, 1, 1, 1, 1}}};
+
 /* Every metric that is there is moved by traffic: one that never moves would be a lie. */
 static void traffic_moves_every_metric(void **state)
 {
@@ -282,37 +313,9 @@ static void traffic_moves_every_metric(void **state)
     static const cmi_finish_reason reasons[] = {CMI_FINISH_STOP, CMI_FINISH_LENGTH,
                                                 CMI_FINISH_ERROR};
     server_fixture f;
-    const scripted_engine_options engine = {.info = {.vocab_size = 2048,
-                                                     .max_model_len = 512,
-                                                     .max_queued_requests = 8,
-                                                     .n_kv_pages = 512,
-                                                     .kv_page_tokens = 64,
-                                                     .max_drafts = 2,
-                                                     .prefix_losses = {"not_cached", "evicted"}},
-                                            .counters = {.n_preemptions = 1,
-                                                         .n_prefix_queried = 300,
-                                                         .n_prefix_hits = 128,
-                                                         .n_prefix_looked_up = 256,
-                                                         .n_prefix_available = 128,
-                                                         .n_prefix_lost = {170, 2},
-                                                         .n_drafts = 4,
-                                                         .n_draft_tokens = 8,
-                                                         .n_accepted_tokens = 5,
-                                                         .n_accepted_at = {3, 2},
-                                                         .n_waiting_tokens = 9,
-                                                         .n_predicted_steps = 7,
-                                                         .predicted_ns = 10,
-                                                         .measured_ns = 11,
-                                                         .misjudged_ns = 3,
-                                                         .n_ttft_targets = 3,
-                                                         .n_ttft_missed = 1,
-                                                         .n_tpot_targets = 3,
-                                                         .n_tpot_missed = 1,
-                                                         .n_timed_out = 1,
-                                                         .n_given_up = 1,
-                                                         .n_refused = {0, 1, 1, 1, 1}}};
     server_fixture_start(
-        &f, &(cmi_server_options){.slow_timeout_s = 1, .metrics_names = CMI_METRICS_BOTH}, &engine);
+        &f, &(cmi_server_options){.slow_timeout_s = 1, .metrics_names = CMI_METRICS_BOTH},
+        &busy_engine);
     http_client c;
     uint32_t n = 0;
     http_client_connect(&c, f.port);
