@@ -1,7 +1,7 @@
-/* Any bytes as a JSON schema and as a regular expression, over a small vocabulary, and a walk
- * through the masks: an error line, or a grammar whose masks are what each token alone says, whose
- * texts can be finished, and whose texts of JSON are JSON. Bytes behind a record separator (0x1E)
- * choose the tokens. */
+/* Any bytes as a JSON schema, as a regular expression and as a tree, over a small vocabulary, and a
+ * walk through the masks: an error line, or a grammar whose masks are what each token alone says,
+ * whose texts can be finished, and whose texts of JSON are JSON. Bytes behind a record separator
+ * (0x1E) choose the tokens. */
 #include <assert.h>
 #include <jansson.h>
 #include <string.h>
@@ -16,6 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes);
 enum {
     SEPARATOR = 0x1E,
     END_ID = 256,
+    MARKER_ID = 0, /* instead of the byte */
     STATES_MAX = 3000,
     WORK_MAX = 300000, /* far below the default, to try more inputs in a second */
     TOKENS_MAX = 64,
@@ -39,9 +40,10 @@ static void make_vocab(void)
     for (uint32_t id = 0; id < N_TOKENS; id++) {
         if (id < END_ID) {
             bytes[id] = (char)id;
-            tokens[id] = (cmi_vocab_token){&bytes[id], 1};
+            tokens[id] = (cmi_vocab_token){&bytes[id], 1, id == MARKER_ID};
         } else if (id > END_ID) {
-            tokens[id] = (cmi_vocab_token){words[id - END_ID - 1], strlen(words[id - END_ID - 1])};
+            tokens[id] =
+                (cmi_vocab_token){words[id - END_ID - 1], strlen(words[id - END_ID - 1]), false};
         }
     }
     cmi_status st = cmi_vocab_create(&vocab, tokens, N_TOKENS, &end, 1, NULL);
@@ -84,6 +86,7 @@ static void walk(const cmi_grammar *g, bool json, const uint8_t *choices, const 
     uint32_t mask[CMI_DIV_UP(N_TOKENS, 32)];
     cmi_buf text;
     cmi_matcher m;
+    bool marked = false;
     cmi_buf_init(&text, TEXT_MAX);
     cmi_matcher_init(&m, g);
     for (int i = 0; i < TOKENS_MAX && !m.ended; i++) {
@@ -93,7 +96,8 @@ static void walk(const cmi_grammar *g, bool json, const uint8_t *choices, const 
         uint32_t id = choose(mask, &choices, end);
         bool accepted = cmi_matcher_accept(&m, id);
         assert(accepted);
-        if (tokens[id].bytes != NULL) {
+        marked |= id == MARKER_ID;
+        if (tokens[id].bytes != NULL && !tokens[id].is_marker) {
             cmi_buf_append(&text, tokens[id].bytes, tokens[id].n_bytes);
         }
     }
@@ -108,7 +112,7 @@ static void walk(const cmi_grammar *g, bool json, const uint8_t *choices, const 
     cmi_matcher again;
     cmi_matcher_init(&again, g);
     bool accepted = cmi_matcher_accept_bytes(&again, cmi_buf_cstr(&text), text.len);
-    assert(accepted && cmi_matcher_is_complete(&again) == cmi_matcher_is_complete(&m));
+    assert(marked || (accepted && cmi_matcher_is_complete(&again) == cmi_matcher_is_complete(&m)));
     cmi_buf_deinit(&text);
 }
 
@@ -144,5 +148,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
     const uint8_t *choices = separator == NULL ? end : separator + 1;
     try_source(CMI_GRAMMAR_JSON_SCHEMA, (const char *)data, n_source, choices, end);
     try_source(CMI_GRAMMAR_REGEX, (const char *)data, n_source, choices, end);
+    try_source(CMI_GRAMMAR_TREE, (const char *)data, n_source, choices, end);
     return 0;
 }

@@ -60,6 +60,8 @@ uint32_t cmi_build_rule(cmi_build *b, const char *key, const cmi_rule *rule)
     cmi_rule *made = &b->rules[b->n_rules];
     *made = *rule;
     made->key = cmi_strndup(key, n);
+    made->root = b->root;
+    made->root_id = b->root_id;
     memcpy(made->path, b->path, sizeof made->path);
     cmi_strmap_put(&b->rule_ids, made->key, n, b->n_rules);
     return b->n_rules++;
@@ -121,6 +123,9 @@ static void add_root(cmi_build *b, const cmi_grammar_source *source)
     case CMI_GRAMMAR_CHOICE:
         root.write = write_choice_root;
         break;
+    case CMI_GRAMMAR_TREE:
+        root.write = cmi_tree_root_write;
+        break;
     default:
         cmi_build_fail(b, CMI_ERR_INVALID, "no such kind of grammar");
         return;
@@ -145,6 +150,8 @@ static void write_rules(cmi_build *b)
     for (uint32_t i = 0; i < b->n_rules && b->status == CMI_OK; i++) {
         const cmi_rule rule = b->rules[i]; /* the array may move while it is written */
         memcpy(b->path, rule.path, sizeof b->path);
+        b->root = rule.root;
+        b->root_id = rule.root_id;
         cmi_nfa_reset(&b->nfa);
         uint32_t from = cmi_nfa_state(b), to = cmi_nfa_state(b);
         rule.write(b, &rule, from, to);
@@ -165,7 +172,7 @@ static void build_deinit(cmi_build *b)
     cmi_free(b->calls);
     cmi_free(b->counters);
     json_decref(b->kept);
-    json_decref(b->schema);
+    json_decref(b->source);
 }
 
 cmi_status cmi_grammar_compile(cmi_grammar **grammar_out, const cmi_vocab *vocab,
@@ -173,6 +180,7 @@ cmi_status cmi_grammar_compile(cmi_grammar **grammar_out, const cmi_vocab *vocab
 {
     cmi_error ignored;
     cmi_build b = {.err = err != NULL ? err : &ignored,
+                   .vocab = vocab,
                    .max_work = limit(source->max_work, CMI_GRAMMAR_MAX_WORK),
                    .max_states = limit(source->max_states, CMI_GRAMMAR_MAX_STATES),
                    .kept = json_array()};

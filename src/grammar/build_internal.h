@@ -91,6 +91,8 @@ typedef void cmi_rule_writer(cmi_build *b, const cmi_rule *rule, uint32_t from, 
 struct cmi_rule {
     cmi_rule_writer *write;
     const json_t *schema; /* borrowed */
+    const json_t *root;   /* what its references point into, borrowed */
+    uint32_t root_id;
     const cmi_grammar_source *source;
     uint32_t min, max;
     char *key;
@@ -116,8 +118,12 @@ struct cmi_build {
     cmi_counter *counters; /* [0] is none */
     uint32_t n_counters, cap_counters;
 
-    json_t *schema; /* the whole one; references point into it */
-    json_t *kept;   /* owns merged schemas */
+    const cmi_vocab *vocab;
+    json_t *source;     /* the whole source, when it is JSON */
+    const json_t *root; /* the schema that references point into, part of source */
+    uint32_t root_id;   /* tells the roots of a tree apart, */
+    uint32_t n_roots;   /* of which there are so many so far */
+    json_t *kept;       /* owns merged schemas */
     char path[CMI_BUILD_PATH_BYTES];
     uint32_t inlined; /* schemas that are being written inside each other */
 };
@@ -154,6 +160,11 @@ void cmi_nfa_literal(cmi_build *b, uint32_t from, uint32_t to, const char *bytes
 /* One of lo[i] .. hi[i] for each i < n, n >= 1. Sequences that end alike share states. */
 void cmi_nfa_sequence(cmi_build *b, uint32_t from, uint32_t to, const uint8_t *lo,
                       const uint8_t *hi, size_t n);
+
+/* ---- tree.c ---- */
+
+/* The text of the root node of a tree as the grammar's rule. */
+void cmi_tree_root_write(cmi_build *b, const cmi_rule *rule, uint32_t from, uint32_t to);
 
 /* ---- dfa.c ---- */
 

@@ -26,7 +26,15 @@
  *
  * Regular expressions match the whole text: characters, . (not a newline), classes, \d \w \s and
  * their opposites (ASCII, as in ECMAScript), groups, |, * + ? {n} {n,} {n,m}, lazy or not. ^ and $
- * are allowed where they change nothing. Look-around, back-references, \b and \p are errors. */
+ * are allowed where they change nothing. Look-around, back-references, \b and \p are errors.
+ *
+ * Trees put parts together. A tree is a JSON text of nodes, each an object with one of
+ *     "text": "..."                  these characters; perhaps none
+ *     "token": ID                    this marker (grammar/vocab.h), as a token
+ *     "json": SCHEMA                 a JSON value that fits; "name" beside it is what errors call
+ * it "regex": "..."                 a text that the whole expression matches "sequence": [NODE, ..]
+ * one behind the other "any": [NODE, ..]              one of them "list": NODE, "between": NODE the
+ * first once or more, with the second between two of them */
 #ifndef CMI_GRAMMAR_GRAMMAR_H
 #define CMI_GRAMMAR_GRAMMAR_H
 
@@ -46,6 +54,7 @@ enum {
     /* Alternatives that agree with the text so far and differ in what must follow. Further ones are
      * dropped, so that fewer texts are allowed, never wrong ones. */
     CMI_GRAMMAR_MAX_ALTERNATIVES = 16,
+    CMI_GRAMMAR_MAX_TREE_DEPTH = 32, /* nodes inside each other; a schema counts as one */
 };
 
 typedef enum cmi_grammar_kind {
@@ -53,6 +62,7 @@ typedef enum cmi_grammar_kind {
     CMI_GRAMMAR_JSON_SCHEMA, /* text: the schema */
     CMI_GRAMMAR_REGEX,       /* text: the expression, in UTF-8 */
     CMI_GRAMMAR_CHOICE,      /* choices: the texts, one of them */
+    CMI_GRAMMAR_TREE,        /* text: the tree */
 } cmi_grammar_kind;
 
 typedef struct cmi_grammar_choice {

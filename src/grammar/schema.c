@@ -242,15 +242,29 @@ void cmi_schema_root_write(cmi_build *b, const cmi_rule *rule, uint32_t from, ui
 {
     json_error_t error;
     const cmi_grammar_source *source = rule->source;
-    b->schema =
+    b->root = b->source =
         json_loadb(source->text, source->n_bytes, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &error);
-    if (b->schema == NULL) {
+    if (b->source == NULL) {
         cmi_build_fail(b, CMI_ERR_BAD_DATA, "the schema is not JSON: line %d, column %d: %s",
                        error.line, error.column, error.text);
         return;
     }
     snprintf(b->path, sizeof b->path, "#");
-    cmi_schema_write(b, b->schema, from, to);
+    cmi_schema_write(b, b->root, from, to);
+}
+
+void cmi_schema_call_write(cmi_build *b, const json_t *schema, uint32_t from, uint32_t to)
+{
+    const json_t *root = b->root;
+    const uint32_t root_id = b->root_id;
+    char key[24];
+    b->root = schema;
+    b->root_id = ++b->n_roots;
+    snprintf(key, sizeof key, "root %u", b->root_id);
+    cmi_rule rule = {.write = write_schema_rule, .schema = schema};
+    cmi_nfa_call(b, from, to, cmi_build_rule(b, key, &rule));
+    b->root = root;
+    b->root_id = root_id;
 }
 
 /* Follows references that stand alone, so that all that name a schema share its rule. */
@@ -273,7 +287,7 @@ uint32_t cmi_schema_rule(cmi_build *b, const char *kind, const cmi_rule *rule)
     char *text = cmi_schema_dump(b, rule->schema);
     cmi_buf key;
     cmi_buf_init(&key, MAX_KEY_BYTES);
-    cmi_buf_printf(&key, "%s %u %u ", kind, rule->min, rule->max);
+    cmi_buf_printf(&key, "%s %u %u %u ", kind, b->root_id, rule->min, rule->max);
     cmi_buf_str(&key, text);
     uint32_t id = cmi_build_rule(b, cmi_buf_cstr(&key), rule);
     cmi_buf_deinit(&key);

@@ -19,6 +19,10 @@ enum {
 /* The text of the root schema as the grammar's rule. */
 void cmi_schema_root_write(cmi_build *b, const cmi_rule *rule, uint32_t from, uint32_t to);
 
+/* A rule of its own for a text of the schema, whose references point into it. The schema must be
+ * part of b->source; b->path says where it stands. */
+void cmi_schema_call_write(cmi_build *b, const json_t *schema, uint32_t from, uint32_t to);
+
 /* A value that fits the schema, here. */
 void cmi_schema_write(cmi_build *b, const json_t *schema, uint32_t from, uint32_t to);
 

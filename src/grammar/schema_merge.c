@@ -43,7 +43,7 @@ static bool next_name(const char **pointer, char *name, size_t cap)
 
 const json_t *cmi_schema_resolve(cmi_build *b, const char *reference)
 {
-    const json_t *at = b->schema;
+    const json_t *at = b->root;
     const char *p = reference + 1;
     char name[CMI_SCHEMA_MAX_NAME_BYTES + 1];
     bool ok = reference[0] == '#' && (*p == '\0' || *p == '/');

@@ -21,11 +21,18 @@ static uint32_t plain_chars(const uint8_t *bytes, size_t n_bytes)
     return n_chars;
 }
 
+/* A token whose bytes cannot be text; its first would otherwise begin a marker. */
+static bool has_marker_byte(const cmi_vocab_token *token)
+{
+    return memchr(token->bytes, CMI_MARKER_BYTE, token->n_bytes) != NULL;
+}
+
 static cmi_status copy_tokens(cmi_vocab *v, const cmi_vocab_token *tokens, cmi_error *err)
 {
     size_t n_total = 0;
     for (uint32_t id = 0; id < v->n_ids; id++) {
-        n_total += tokens[id].n_bytes <= CMI_VOCAB_MAX_TOKEN_BYTES ? tokens[id].n_bytes : 0;
+        size_t n = tokens[id].is_marker ? CMI_MARKER_BYTES : tokens[id].n_bytes;
+        n_total += n <= CMI_VOCAB_MAX_TOKEN_BYTES ? n : 0;
     }
     v->text = cmi_try_alloc(n_total, 1);
     v->bytes = cmi_try_alloc(v->n_ids, sizeof *v->bytes);
@@ -41,7 +48,13 @@ static cmi_status copy_tokens(cmi_vocab *v, const cmi_vocab_token *tokens, cmi_e
     for (uint32_t id = 0; id < v->n_ids; id++) {
         size_t n = tokens[id].n_bytes;
         v->same_bytes[id] = CMI_TRIE_NO_TOKEN;
-        if (tokens[id].bytes != NULL && n > 0 && n <= CMI_VOCAB_MAX_TOKEN_BYTES) {
+        if (tokens[id].is_marker) {
+            cmi_marker_spell(id, v->text + at);
+            v->bytes[id] = v->text + at;
+            v->n_bytes[id] = CMI_MARKER_BYTES;
+            at += CMI_MARKER_BYTES;
+        } else if (tokens[id].bytes != NULL && n > 0 && n <= CMI_VOCAB_MAX_TOKEN_BYTES &&
+                   !has_marker_byte(&tokens[id])) {
             memcpy(v->text + at, tokens[id].bytes, n);
             v->bytes[id] = v->text + at;
             v->n_bytes[id] = (uint16_t)n;
@@ -203,6 +216,7 @@ cmi_status cmi_vocab_from_tokenizer(cmi_vocab **vocab_out, const cmi_tokenizer *
     for (uint32_t id = 0; id < n_known; id++) {
         if (!cmi_tokenizer_is_special(tokenizer, id)) {
             tokens[id].bytes = cmi_tokenizer_token_bytes(tokenizer, id, &tokens[id].n_bytes);
+            tokens[id].is_marker = cmi_tokenizer_is_added(tokenizer, id);
         }
     }
     cmi_status st = cmi_vocab_create(vocab_out, tokens, n_ids, end_ids, n_end_ids, err);
@@ -224,6 +238,11 @@ void cmi_vocab_destroy(cmi_vocab *vocab)
     cmi_free(vocab->odd.nodes);
     cmi_free(vocab->plain);
     cmi_free(vocab);
+}
+
+bool cmi_vocab_is_marker(const cmi_vocab *vocab, uint32_t id)
+{
+    return id < vocab->n_ids && vocab->bytes[id] != NULL && vocab->bytes[id][0] == CMI_MARKER_BYTE;
 }
 
 uint32_t cmi_vocab_n_ids(const cmi_vocab *vocab)

@@ -18,6 +18,7 @@ enum {
 typedef struct cmi_vocab_token {
     const char *bytes; /* NULL: never part of a text (special, or a hole) */
     size_t n_bytes;    /* a token without bytes is never allowed either */
+    bool is_marker;    /* no text, whatever its bytes: allowed where a grammar names its id */
 } cmi_vocab_token;
 
 /* Copies what it needs of tokens[0..n_ids), whose index is the id. end_ids (each < n_ids) end a
@@ -28,7 +29,8 @@ CMI_NODISCARD cmi_status cmi_vocab_create(cmi_vocab **vocab_out, const cmi_vocab
                                           uint32_t n_ids, const uint32_t *end_ids,
                                           uint32_t n_end_ids, cmi_error *err);
 
-/* The same of a tokenizer's tokens but its special ones. n_ids may be larger than the tokenizer's,
+/* The same of a tokenizer's tokens but its special ones; those that are added are markers, so that
+ * no text between quotes holds the markup of calls. n_ids may be larger than the tokenizer's,
  * as a model's vocabulary can be padded; ids from n_ids on are left out. */
 CMI_NODISCARD cmi_status cmi_vocab_from_tokenizer(cmi_vocab **vocab_out,
                                                   const cmi_tokenizer *tokenizer, uint32_t n_ids,
@@ -36,6 +38,9 @@ CMI_NODISCARD cmi_status cmi_vocab_from_tokenizer(cmi_vocab **vocab_out,
                                                   cmi_error *err);
 
 void cmi_vocab_destroy(cmi_vocab *vocab); /* NULL is fine; after the grammars that use it */
+
+/* Whether a grammar may name it. */
+bool cmi_vocab_is_marker(const cmi_vocab *vocab, uint32_t id);
 
 uint32_t cmi_vocab_n_ids(const cmi_vocab *vocab);
 

@@ -26,6 +26,17 @@ typedef struct cmi_trie {
  * plain tokens depend on their length alone, and only the odd ones must be tried. */
 enum { CMI_PLAIN_MAX_CHARS = 64 };
 
+/* A marker is spelled by bytes that no UTF-8 has, so that text never reaches it. */
+enum { CMI_MARKER_BYTE = 0xFF, CMI_MARKER_BYTES = 5 };
+
+static inline void cmi_marker_spell(uint32_t id, uint8_t bytes[CMI_MARKER_BYTES])
+{
+    bytes[0] = CMI_MARKER_BYTE;
+    for (int i = 1; i < CMI_MARKER_BYTES; i++) {
+        bytes[i] = (uint8_t)(id >> (CMI_MARKER_BYTES - 1 - i) * 6 & 63);
+    }
+}
+
 struct cmi_vocab {
     uint32_t n_ids;
     uint32_t n_words;

@@ -266,6 +266,11 @@ bool cmi_tokenizer_is_special(const cmi_tokenizer *t, uint32_t id)
     return id < t->n_ids && t->tokens[id].special;
 }
 
+bool cmi_tokenizer_is_added(const cmi_tokenizer *t, uint32_t id)
+{
+    return id < t->n_ids && t->tokens[id].added;
+}
+
 uint32_t cmi_tokenizer_find(const cmi_tokenizer *t, const char *bytes, size_t n_bytes)
 {
     for (size_t i = 0; i < CMI_LEN(t->added_sets); i++) {

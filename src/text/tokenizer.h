@@ -66,6 +66,10 @@ const char *cmi_tokenizer_token_bytes(const cmi_tokenizer *tokenizer, uint32_t i
 /* An added token marked special: not part of an answer's text. False for an id that is no token. */
 bool cmi_tokenizer_is_special(const cmi_tokenizer *tokenizer, uint32_t id);
 
+/* An added token, special or not: markup rather than text, which is cut out of a text before all
+ * else. */
+bool cmi_tokenizer_is_added(const cmi_tokenizer *tokenizer, uint32_t id);
+
 /* The id whose bytes are exactly these, added tokens first; CMI_TOKEN_NONE when there is none. */
 uint32_t cmi_tokenizer_find(const cmi_tokenizer *tokenizer, const char *bytes, size_t n_bytes);
 

@@ -84,6 +84,7 @@ static cmi_status claim_id(cmi_tokenizer *t, size_t idx, const cmi_added_token *
     token->bytes = added->content;
     token->n_bytes = added->n_bytes;
     token->special = added->special;
+    token->added = true;
     return CMI_OK;
 }
 

@@ -23,6 +23,7 @@ typedef struct cmi_token {
     const char *bytes; /* NULL: this id is no token */
     uint32_t n_bytes;
     bool special;
+    bool added;
 } cmi_token;
 
 /* ---- added tokens ------------------------------------------------------------------------- */
