@@ -8,10 +8,11 @@
 
 /* The arrays begin right behind the head, the one with the strictest alignment last; nothing
  * between them is padding, so equal requests are equal bytes. */
-_Static_assert(sizeof(cmi_request) == 144, "a change of the message needs a new version");
+_Static_assert(sizeof(cmi_request) == 160, "a change of the message needs a new version");
 _Static_assert(sizeof(cmi_logit_bias) == 8, "a change of the message needs a new version");
 _Static_assert(_Alignof(cmi_logit_bias) == _Alignof(uint32_t), "biases follow ids of any count");
 
+/* Without the grammar, which stands last and needs no alignment. */
 static uint64_t message_bytes(uint32_t n_prompt, uint32_t n_stop_token_ids, uint32_t n_bias)
 {
     return sizeof(cmi_request) + ((uint64_t)n_prompt + n_stop_token_ids) * sizeof(uint32_t) +
@@ -20,7 +21,8 @@ static uint64_t message_bytes(uint32_t n_prompt, uint32_t n_stop_token_ids, uint
 
 uint64_t cmi_request_max_bytes(uint32_t n_prompt)
 {
-    return message_bytes(n_prompt, CMI_MAX_STOP_TOKEN_IDS, CMI_MAX_LOGIT_BIAS);
+    return message_bytes(n_prompt, CMI_MAX_STOP_TOKEN_IDS, CMI_MAX_LOGIT_BIAS) +
+           CMI_MAX_GRAMMAR_BYTES;
 }
 
 static void *append(void *to, const void *items, size_t n_bytes)
@@ -45,9 +47,21 @@ cmi_request *cmi_request_create(const cmi_request *head, const uint32_t *prompt,
     request->n_prompt_tokens = n_prompt;
     request->n_stop_token_ids = n_stop_token_ids;
     request->n_logit_bias = n_bias;
+    request->n_grammar_bytes = 0;
     void *to = append(request + 1, prompt, n_prompt * sizeof *prompt);
     to = append(to, stop_token_ids, n_stop_token_ids * sizeof *stop_token_ids);
     append(to, bias, n_bias * sizeof *bias);
+    return request;
+}
+
+cmi_request *cmi_request_with_grammar(const cmi_request *from, const char *grammar, size_t n_bytes)
+{
+    assert(n_bytes >= 1 && n_bytes <= CMI_MAX_GRAMMAR_BYTES);
+    const size_t n_before = from->n_bytes - from->n_grammar_bytes;
+    cmi_request *request = cmi_alloc(1, n_before + n_bytes);
+    append(append(request, from, n_before), grammar, n_bytes);
+    request->n_bytes = (uint32_t)(n_before + n_bytes);
+    request->n_grammar_bytes = (uint32_t)n_bytes;
     return request;
 }
 
@@ -92,10 +106,28 @@ static cmi_status check_sampling(const cmi_request *r, cmi_error *err)
     return CMI_OK;
 }
 
+static cmi_status check_grammar(const cmi_request *r, cmi_error *err)
+{
+    const uint32_t n = r->n_grammar_start_ids;
+    if (r->n_grammar_bytes > CMI_MAX_GRAMMAR_BYTES) {
+        return bad_field(err, "n_grammar_bytes");
+    }
+    if (n > CMI_MAX_GRAMMAR_START_IDS || (n > 0 && r->n_grammar_bytes == 0)) {
+        return bad_field(err, "n_grammar_start_ids");
+    }
+    for (uint32_t i = n; i < CMI_MAX_GRAMMAR_START_IDS; i++) {
+        if (r->grammar_start_ids[i] != 0) {
+            return bad_field(err, "grammar_start_ids");
+        }
+    }
+    return CMI_OK;
+}
+
 static cmi_status check_counts(const cmi_request *r, size_t n_bytes, cmi_error *err)
 {
-    const uint32_t known =
-        CMI_REQUEST_LOGPROBS | CMI_REQUEST_PROMPT_LOGPROBS | CMI_REQUEST_IGNORE_EOS;
+    const uint32_t known = CMI_REQUEST_LOGPROBS | CMI_REQUEST_PROMPT_LOGPROBS |
+                           CMI_REQUEST_IGNORE_EOS |
+                           (r->n_grammar_bytes > 0 ? (unsigned)CMI_REQUEST_GRAMMAR_MUST_BEGIN : 0);
 
     if (r->n_prompt_tokens < 1 || r->n_prompt_tokens > CMI_MAX_PROMPT_TOKENS) {
         return bad_field(err, "n_prompt_tokens");
@@ -106,8 +138,13 @@ static cmi_status check_counts(const cmi_request *r, size_t n_bytes, cmi_error *
     if (r->n_logit_bias > CMI_MAX_LOGIT_BIAS) {
         return bad_field(err, "n_logit_bias");
     }
+    cmi_status st = check_grammar(r, err);
+    if (st != CMI_OK) {
+        return st;
+    }
     if (r->n_bytes != n_bytes ||
-        n_bytes != message_bytes(r->n_prompt_tokens, r->n_stop_token_ids, r->n_logit_bias)) {
+        n_bytes != message_bytes(r->n_prompt_tokens, r->n_stop_token_ids, r->n_logit_bias) +
+                       r->n_grammar_bytes) {
         return bad_field(err, "n_bytes");
     }
     if (r->max_tokens < 1) {
@@ -166,4 +203,9 @@ const cmi_logit_bias *cmi_request_logit_bias(const cmi_request *request)
 {
     return (const cmi_logit_bias *)(cmi_request_stop_token_ids(request) +
                                     request->n_stop_token_ids);
+}
+
+const char *cmi_request_grammar(const cmi_request *request)
+{
+    return (const char *)(cmi_request_logit_bias(request) + request->n_logit_bias);
 }

@@ -17,12 +17,17 @@ enum {
     CMI_MAX_STOP_TOKEN_IDS = 64,
     CMI_MAX_LOGIT_BIAS = 1024,
     CMI_MAX_PROMPT_TOKENS = 1 << 24,
+    CMI_MAX_GRAMMAR_BYTES = 1 << 18,
+    CMI_MAX_GRAMMAR_START_IDS = 2,
 };
 
 enum {
     CMI_REQUEST_LOGPROBS = 1u << 0, /* token events carry logprob and n_top_logprobs others */
     CMI_REQUEST_PROMPT_LOGPROBS = 1u << 1, /* a PROMPT_TOKEN event for every prompt token */
     CMI_REQUEST_IGNORE_EOS = 1u << 2,      /* the model's end tokens do not end the request */
+    /* End and stop tokens cannot be sampled before the grammar has begun, so that no answer goes
+     * without it. */
+    CMI_REQUEST_GRAMMAR_MUST_BEGIN = 1u << 3,
 };
 
 typedef struct cmi_logit_bias {
@@ -30,9 +35,15 @@ typedef struct cmi_logit_bias {
     float bias; /* added to the logit */
 } cmi_logit_bias;
 
-/* The head of a request; prompt ids, stop token ids and logit biases follow it in this order, read
- * them through the functions below. Sampling: temperature 0 is greedy; then repetition, frequency
- * and presence penalties, logit bias, temperature, top_k, top_p, min_p apply in this order. */
+/* The head of a request; prompt ids, stop token ids, logit biases and the grammar follow it in this
+ * order, read them through the functions below. Sampling: temperature 0 is greedy; then repetition,
+ * frequency and presence penalties, logit bias, the grammar's mask, temperature, top_k, top_p,
+ * min_p apply in this order.
+ *
+ * A grammar is the text of a tree (CMI_GRAMMAR_TREE of grammar/grammar.h), in UTF-8. From its start
+ * on the output is what it allows: an end token comes only where its text is complete, and comes
+ * there even with min_tokens or CMI_REQUEST_IGNORE_EOS when nothing else may. A stop token id that
+ * the text allows ends it unfinished, as the sender wished. Logprobs are those without it. */
 typedef struct cmi_request {
     uint32_t version;         /* CMI_MESSAGE_VERSION */
     uint32_t n_bytes;         /* of the whole message */
@@ -63,11 +74,16 @@ typedef struct cmi_request {
     /* Requests share cached prompts with those of the same salt only; all zeros: none. A digest, so
      * that any text can be one. */
     uint8_t cache_salt[CMI_CACHE_SALT_BYTES];
+    uint32_t n_grammar_bytes; /* 0: none */
+    /* The grammar begins behind these tokens of the output, when they have come in this order, not
+     * necessarily side by side; 0: at once. Unused ones are 0. */
+    uint32_t n_grammar_start_ids;
+    uint32_t grammar_start_ids[CMI_MAX_GRAMMAR_START_IDS];
 } cmi_request;
 
-/* Copies head (its version, n_bytes and counts are filled in from the arguments) and the arrays
- * into one block; release it with cmi_free. The counts keep to the limits above (asserted); an
- * array may be NULL when its count is 0. */
+/* Copies head (its version, n_bytes and counts are filled in from the arguments; it has no grammar
+ * yet) and the arrays into one block; release it with cmi_free. The counts keep to the limits above
+ * (asserted); an array may be NULL when its count is 0. */
 CMI_NODISCARD cmi_request *cmi_request_create(const cmi_request *head, const uint32_t *prompt,
                                               uint32_t n_prompt, const uint32_t *stop_token_ids,
                                               uint32_t n_stop_token_ids, const cmi_logit_bias *bias,
@@ -75,6 +91,11 @@ CMI_NODISCARD cmi_request *cmi_request_create(const cmi_request *head, const uin
 
 /* No request with so many prompt tokens has more bytes. */
 uint64_t cmi_request_max_bytes(uint32_t n_prompt);
+
+/* A copy of the request with a grammar of 1 .. CMI_MAX_GRAMMAR_BYTES (asserted) in place of its
+ * own, if any; release it with cmi_free. */
+CMI_NODISCARD cmi_request *cmi_request_with_grammar(const cmi_request *request, const char *grammar,
+                                                    size_t n_bytes);
 
 /* A head with every option off: temperature 1, top_p 1, repetition_penalty 1, max_tokens 1, as many
  * drafts as there are. */
@@ -88,6 +109,7 @@ CMI_NODISCARD cmi_status cmi_request_check(const void *bytes, size_t n_bytes, cm
 const uint32_t *cmi_request_prompt(const cmi_request *request);
 const uint32_t *cmi_request_stop_token_ids(const cmi_request *request);
 const cmi_logit_bias *cmi_request_logit_bias(const cmi_request *request);
+const char *cmi_request_grammar(const cmi_request *request); /* [n_grammar_bytes] */
 
 typedef enum cmi_event_type {
     CMI_EVENT_PROMPT_TOKEN =
@@ -102,7 +124,8 @@ typedef enum cmi_finish_reason {
     CMI_FINISH_LENGTH, /* max_tokens, or the context is full */
     CMI_FINISH_ABORT,  /* cancelled */
     CMI_FINISH_ERROR,  /* status says why: CMI_ERR_TIMEOUT, its time was up; CMI_ERR_NO_CAPACITY, it
-                          waited for its first step until its target was out of reach */
+                          waited for its first step until its target was out of reach; CMI_ERR_UNSUPPORTED, the
+                          grammar allows no token here */
 } cmi_finish_reason;
 
 typedef struct cmi_top_logprob {

@@ -44,6 +44,30 @@ static void empty_arrays_may_be_null(void **state)
     cmi_free(r);
 }
 
+static void a_grammar_stands_behind_the_arrays(void **state)
+{
+    (void)state;
+    static const char tree[] = "{\"text\":\"a\"}", other[] = "{\"text\":\"longer\"}";
+    cmi_request *bare = make_request();
+    bare->n_grammar_start_ids = 1;
+    bare->grammar_start_ids[0] = 77;
+    cmi_request *first = cmi_request_with_grammar(bare, other, sizeof other - 1);
+    cmi_request *r = cmi_request_with_grammar(first, tree, sizeof tree - 1);
+    cmi_error err = {0};
+    assert_int_equal(cmi_request_check(bare, bare->n_bytes, &err), CMI_ERR_INVALID);
+    assert_int_equal(cmi_request_check(first, first->n_bytes, &err), CMI_OK);
+    assert_int_equal(cmi_request_check(r, r->n_bytes, &err), CMI_OK);
+    assert_int_equal(r->n_bytes, bare->n_bytes + sizeof tree - 1);
+    assert_int_equal(r->n_grammar_bytes, sizeof tree - 1);
+    assert_memory_equal(cmi_request_grammar(r), tree, sizeof tree - 1);
+    assert_memory_equal(cmi_request_logit_bias(r), biases, sizeof biases);
+    assert_int_equal(r->grammar_start_ids[0], 77);
+    assert_int_equal(cmi_request_check(r, r->n_bytes - 1, &err), CMI_ERR_INVALID);
+    cmi_free(r);
+    cmi_free(first);
+    cmi_free(bare);
+}
+
 static void a_message_need_not_be_aligned(void **state)
 {
     (void)state;
@@ -91,6 +115,12 @@ static void a_field_out_of_range_is_named(void **state)
         {"max_tokens", offsetof(cmi_request, max_tokens), 0},
         {"min_tokens", offsetof(cmi_request, min_tokens), 9},
         {"flags", offsetof(cmi_request, flags), 1u << 31},
+        {"flags", offsetof(cmi_request, flags), CMI_REQUEST_GRAMMAR_MUST_BEGIN}, /* without one */
+        {"n_grammar_bytes", offsetof(cmi_request, n_grammar_bytes), CMI_MAX_GRAMMAR_BYTES + 1},
+        {"n_bytes", offsetof(cmi_request, n_grammar_bytes), 1},
+        {"n_grammar_start_ids", offsetof(cmi_request, n_grammar_start_ids), 1},
+        {"n_grammar_start_ids", offsetof(cmi_request, n_grammar_start_ids), UINT32_MAX},
+        {"grammar_start_ids", offsetof(cmi_request, grammar_start_ids), 5},
         {"n_top_logprobs", offsetof(cmi_request, n_top_logprobs), CMI_MAX_TOP_LOGPROBS + 1},
         {"temperature", offsetof(cmi_request, temperature), nan_bits},
         {"temperature", offsetof(cmi_request, temperature), inf},
@@ -119,6 +149,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_request_carries_its_arrays),
         cmocka_unit_test(empty_arrays_may_be_null),
+        cmocka_unit_test(a_grammar_stands_behind_the_arrays),
         cmocka_unit_test(a_message_need_not_be_aligned),
         cmocka_unit_test(every_short_or_long_message_is_refused),
         cmocka_unit_test(a_field_out_of_range_is_named),
