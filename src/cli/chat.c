@@ -16,7 +16,7 @@ cmi_status cmi_chat_open(cmi_chat *chat, const cmi_model_options *opt, const cha
     cmi_buf dir;
     *chat = (cmi_chat){0};
     const bool is_apart = opt->n_prefill_threads > 0;
-    cmi_status st = is_apart ? cmi_cli_open_apart(chat, &dir, opt, engine, err)
+    cmi_status st = is_apart ? cmi_cli_open_apart(chat, &dir, opt, err)
                              : cmi_cli_open_model(&chat->instance, &dir, opt, false, err);
     if (st == CMI_OK) {
         st = cmi_tokenizer_load(&chat->tokenizer, cmi_buf_cstr(&dir), err);
@@ -27,10 +27,18 @@ cmi_status cmi_chat_open(cmi_chat *chat, const cmi_model_options *opt, const cha
                  : cmi_chat_template_load_choice(&chat->chat_template, cmi_buf_cstr(&dir),
                                                  chat_template, err);
     }
-    cmi_buf_deinit(&dir);
-    if (st == CMI_OK && !is_apart) {
-        st = cmi_engine_start(&chat->engine, chat->instance, engine, err);
+    if (st == CMI_OK && chat->instance->config.n_eos_token_ids > 0) {
+        const cmi_model_config *config = &chat->instance->config;
+        st = cmi_vocab_from_tokenizer(&chat->vocab, chat->tokenizer, config->vocab_size,
+                                      config->eos_token_ids, config->n_eos_token_ids, err);
     }
+    if (st == CMI_OK) {
+        cmi_engine_options opt_with_vocab = *engine;
+        opt_with_vocab.vocab = chat->vocab;
+        st = is_apart ? cmi_cli_start_apart(chat, &dir, opt, &opt_with_vocab, err)
+                      : cmi_engine_start(&chat->engine, chat->instance, &opt_with_vocab, err);
+    }
+    cmi_buf_deinit(&dir);
     if (st != CMI_OK) {
         cmi_chat_close(chat);
     }
@@ -46,6 +54,7 @@ void cmi_chat_close(cmi_chat *chat)
         cmi_instance_close(chat->instance);
     }
     cmi_chat_template_destroy(chat->chat_template);
+    cmi_vocab_destroy(chat->vocab);
     cmi_tokenizer_destroy(chat->tokenizer);
     *chat = (cmi_chat){0};
 }

@@ -7,6 +7,7 @@
 #include "base/ids.h"
 #include "cli/commands.h"
 #include "engine/disaggregation.h"
+#include "grammar/vocab.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -16,6 +17,7 @@ typedef struct cmi_chat {
     cmi_engine *engine;
     cmi_disaggregation *apart; /* owns both where prefill and decode are apart; else NULL */
     cmi_tokenizer *tokenizer;
+    cmi_vocab *vocab; /* NULL: the model has no end token, and no answer can be bound */
     cmi_chat_template *chat_template;
     uint64_t n_requests;
 } cmi_chat;

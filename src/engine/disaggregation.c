@@ -15,7 +15,7 @@ typedef struct prefill_side {
 
 struct cmi_disaggregation {
     cmi_handover_options handover;
-    cmi_engine_options engine_options;
+
     cmi_kv_receiver *receiver;
     cmi_instance *instance;
     cmi_engine *engine;
@@ -46,11 +46,9 @@ void cmi_disaggregation_decode_options(cmi_disaggregation *d, cmi_instance_optio
     options->kv_memory_arg = d->receiver;
 }
 
-void cmi_disaggregation_set_decode(cmi_disaggregation *d, cmi_instance *decode,
-                                   const cmi_engine_options *engine)
+void cmi_disaggregation_set_decode(cmi_disaggregation *d, cmi_instance *decode)
 {
     d->instance = decode;
-    d->engine_options = *engine;
 }
 
 static void close_prefill(prefill_side *p)
@@ -62,11 +60,12 @@ static void close_prefill(prefill_side *p)
 }
 
 static cmi_status open_prefill(cmi_disaggregation *d, prefill_side *p,
-                               const cmi_instance_options *options, cmi_error *err)
+                               const cmi_instance_options *options,
+                               const cmi_engine_options *engine_options, cmi_error *err)
 {
     cmi_handover_options handover = d->handover;
     cmi_instance_options instance = *options;
-    cmi_engine_options engine = d->engine_options;
+    cmi_engine_options engine = *engine_options;
     handover.name = "prefill";
     instance.weights_of = d->instance;
     instance.max_model_len = d->instance->max_model_len;
@@ -87,7 +86,8 @@ static cmi_status open_prefill(cmi_disaggregation *d, prefill_side *p,
 }
 
 cmi_status cmi_disaggregation_add_prefill(cmi_disaggregation *d,
-                                          const cmi_instance_options *options, cmi_error *err)
+                                          const cmi_instance_options *options,
+                                          const cmi_engine_options *engine, cmi_error *err)
 {
     assert(d->instance != NULL && d->engine == NULL);
     if (d->n_prefills == CMI_HANDOVER_MAX_PEERS) {
@@ -95,7 +95,7 @@ cmi_status cmi_disaggregation_add_prefill(cmi_disaggregation *d,
                              CMI_HANDOVER_MAX_PEERS);
     }
     prefill_side *p = &d->prefills[d->n_prefills];
-    cmi_status st = open_prefill(d, p, options, err);
+    cmi_status st = open_prefill(d, p, options, engine, err);
     if (st != CMI_OK) {
         close_prefill(p);
         return cmi_error_prefix(err, "prefill instance");
@@ -130,9 +130,10 @@ static void flush_others(void *arg)
     }
 }
 
-cmi_status cmi_disaggregation_start(cmi_disaggregation *d, cmi_engine **engine_out, cmi_error *err)
+cmi_status cmi_disaggregation_start(cmi_disaggregation *d, const cmi_engine_options *engine_options,
+                                    cmi_engine **engine_out, cmi_error *err)
 {
-    cmi_engine_options engine = d->engine_options;
+    cmi_engine_options engine = *engine_options;
     engine.receiver = d->receiver;
     engine.add_stats = add_stats;
     engine.add_stats_arg = d;

@@ -22,21 +22,22 @@ CMI_NODISCARD cmi_status cmi_disaggregation_create(cmi_disaggregation **d_out, u
 /* Makes options those of the decode instance: its pages lie where prefill instances reach them. */
 void cmi_disaggregation_decode_options(cmi_disaggregation *d, cmi_instance_options *options);
 
-/* Takes over the decode instance. The engine options are those of all engines. Once. */
-void cmi_disaggregation_set_decode(cmi_disaggregation *d, cmi_instance *decode,
-                                   const cmi_engine_options *engine);
+/* Takes over the decode instance. Once. */
+void cmi_disaggregation_set_decode(cmi_disaggregation *d, cmi_instance *decode);
 
 /* A prefill instance more, on the decode instance's weights: threads, rows of a step, KV tokens and
  * ISA are the options', its model and types must be the decode instance's. After set_decode,
  * before start. CMI_ERR_NO_CAPACITY: CMI_HANDOVER_MAX_PEERS are there. */
 CMI_NODISCARD cmi_status cmi_disaggregation_add_prefill(cmi_disaggregation *d,
                                                         const cmi_instance_options *options,
+                                                        const cmi_engine_options *engine,
                                                         cmi_error *err);
 
 /* Starts the decode side's engine, which stays d's. Its statistics are those of all, with the
  * requests and pages of the decode side. */
-CMI_NODISCARD cmi_status cmi_disaggregation_start(cmi_disaggregation *d, cmi_engine **engine_out,
-                                                  cmi_error *err);
+CMI_NODISCARD cmi_status cmi_disaggregation_start(cmi_disaggregation *d,
+                                                  const cmi_engine_options *engine,
+                                                  cmi_engine **engine_out, cmi_error *err);
 
 /* Ends a prefill instance while others work; what it had goes to them. Once for each, and nobody
  * asks for statistics meanwhile. */

@@ -82,6 +82,19 @@ static void make_tables(cmi_engine *engine)
     }
 }
 
+static void make_grammar_tables(cmi_engine *engine)
+{
+    const cmi_instance *in = engine->instance;
+    engine->grammars = cmi_grammar_cache_create(engine->vocab, 0);
+    if (engine->max_drafts > 0) {
+        size_t n_words = cmi_vocab_mask_words(engine->vocab);
+        engine->draft_masks = cmi_alloc(cmi_team_size(in->team) * n_words, sizeof(uint32_t));
+        for (uint32_t i = 0; i < in->max_num_seqs; i++) {
+            engine->seats[i].ahead = cmi_alloc(1, sizeof *engine->seats[i].ahead);
+        }
+    }
+}
+
 static void free_tables(cmi_engine *engine)
 {
     const cmi_instance *in = engine->instance;
@@ -91,7 +104,10 @@ static void free_tables(cmi_engine *engine)
     for (uint32_t i = 0; i < in->max_num_seqs; i++) {
         cmi_free(engine->seats[i].page_ids);
         cmi_free(engine->seats[i].hidden);
+        cmi_free(engine->seats[i].ahead);
     }
+    cmi_grammar_cache_destroy(engine->grammars);
+    cmi_free(engine->draft_masks);
     cmi_free(engine->samplers);
     cmi_free(engine->seat_ends);
     cmi_free(engine->seat_ends_taken);
@@ -238,6 +254,8 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
         opt->max_queued_requests > 0 ? opt->max_queued_requests : CMI_DEFAULT_MAX_QUEUED_REQUESTS;
     engine->queue.max_tokens = opt->max_queued_tokens;
     engine->n_slots = engine->queue.max_requests + instance->max_num_seqs;
+    engine->vocab = opt->vocab;
+    assert(opt->vocab == NULL || cmi_vocab_n_ids(opt->vocab) == instance->config.vocab_size);
     cmi_status st = cmi_event_ring_init(
         &engine->ring, opt->n_events > 0 ? opt->n_events : CMI_DEFAULT_ENGINE_EVENTS, err);
     if (st != CMI_OK) {
@@ -254,6 +272,9 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
                            ? 0
                            : instance->kv_pool.n_pages / CMI_BLOCK_PAGES;
     make_tables(engine);
+    if (engine->vocab != NULL) {
+        make_grammar_tables(engine);
+    }
     make_pages(engine);
     make_scheduler(engine, opt->max_prefill_rows > 0 ? opt->max_prefill_rows
                                                      : CMI_DEFAULT_MAX_PREFILL_ROWS);
@@ -336,6 +357,13 @@ static cmi_status check_tokens(const cmi_engine *engine, const cmi_request *requ
                                  vocab_size);
         }
     }
+    for (uint32_t i = 0; i < request->n_grammar_start_ids; i++) {
+        if (request->grammar_start_ids[i] >= vocab_size) {
+            return cmi_error_set(err, CMI_ERR_INVALID,
+                                 "a grammar starts behind token %u, vocab_size is %u",
+                                 request->grammar_start_ids[i], vocab_size);
+        }
+    }
     return CMI_OK;
 }
 
@@ -377,10 +405,11 @@ static void make_keys(const cmi_engine *engine, cmi_engine_slot *slot)
 }
 
 /* A slot's content for a copy of the request; all that it will ever need is allocated here. */
-static void fill_slot(const cmi_engine *engine, cmi_engine_slot *slot, const cmi_request *request)
+static void fill_slot(const cmi_engine *engine, cmi_engine_slot *slot, const cmi_request *request,
+                      cmi_output_grammar *grammar)
 {
     const cmi_instance *in = engine->instance;
-    *slot = (cmi_engine_slot){.submitted_ns = cmi_clock_monotonic_ns()};
+    *slot = (cmi_engine_slot){.submitted_ns = cmi_clock_monotonic_ns(), .grammar = grammar};
     slot->request = cmi_alloc(1, request->n_bytes);
     memcpy(slot->request, request, request->n_bytes);
     slot->max_output = CMI_MIN(request->max_tokens, max_tokens(engine) - request->n_prompt_tokens);
@@ -506,7 +535,37 @@ static cmi_status hand_over(cmi_engine *engine, uint32_t idx, cmi_engine_slot *s
     cmi_free(slot->request);
     cmi_free(slot->output);
     cmi_free(slot->keys);
+    cmi_output_grammar_close(slot->grammar, engine->grammars);
     return cmi_error_set(err, CMI_ERR_CLOSED, "the engine is stopping");
+}
+
+/* What has a place does not come. */
+static void give_up_place(cmi_engine *engine, uint32_t idx, uint32_t n_tokens)
+{
+    pthread_mutex_lock(&engine->lock);
+    engine->n_coming--;
+    engine->n_coming_tokens -= n_tokens;
+    engine->queue.n_requests--;
+    engine->queue.n_tokens -= n_tokens;
+    engine->free_slots[engine->n_free_slots++] = idx;
+    pthread_mutex_unlock(&engine->lock);
+}
+
+/* Compiles its grammar and gives it to the engine's thread. */
+static cmi_status come(cmi_engine *engine, uint32_t idx, const cmi_request *request, cmi_error *err)
+{
+    cmi_output_grammar *grammar = NULL;
+    if (request->n_grammar_bytes > 0) {
+        cmi_status st =
+            cmi_output_grammar_open(&grammar, engine->grammars, engine->vocab, request, err);
+        if (st != CMI_OK) {
+            give_up_place(engine, idx, request->n_prompt_tokens);
+            return st;
+        }
+    }
+    cmi_engine_slot slot;
+    fill_slot(engine, &slot, request, grammar);
+    return hand_over(engine, idx, &slot, err);
 }
 
 cmi_status cmi_engine_offer(cmi_engine *engine, const cmi_request *request,
@@ -527,9 +586,7 @@ cmi_status cmi_engine_offer(cmi_engine *engine, const cmi_request *request,
     uint32_t idx = 0;
     st = take_place(engine, request, &idx, verdict_out, err);
     if (st == CMI_OK) {
-        cmi_engine_slot slot;
-        fill_slot(engine, &slot, request);
-        st = hand_over(engine, idx, &slot, err);
+        st = come(engine, idx, request, err);
     }
     return st;
 }

@@ -90,6 +90,9 @@ typedef struct cmi_engine_options {
     void *add_stats_arg;
     /* Flushes their prefix caches too, with the same argument; may be NULL. */
     void (*flush_others)(void *add_stats_arg);
+    /* The bytes of the model's tokens, whose end tokens are the model's, for requests with a
+     * grammar; it outlives the engine. NULL: they are refused. */
+    const struct cmi_vocab *vocab;
 } cmi_engine_options;
 
 enum {
@@ -112,12 +115,14 @@ void cmi_engine_stop(cmi_engine *engine);
 bool cmi_engine_has_room(cmi_engine *engine, const cmi_admission_request *request,
                          cmi_admission_verdict *verdict_out);
 
-/* Queues a copy of the request; whether it is taken is known before anything is computed for it,
- * and without waiting for a step.
+/* Queues a copy of the request. Its grammar is compiled here, on the caller's thread, unless it was
+ * in use lately: a millisecond or two, at most about half a second (grammar/grammar.h). Whether it
+ * is taken is known before anything is computed for it, and without waiting for a step.
  *
  * CMI_ERR_INVALID: malformed, a token id outside the vocabulary, or prompt + 1 > max_model_len (err
- * says). CMI_ERR_NO_CAPACITY: refused, nothing changed; *verdict_out says why and for how long, it
- * may be NULL. CMI_ERR_CLOSED: the engine is stopping. */
+ * says). CMI_ERR_BAD_DATA: the grammar cannot be kept to (err says). CMI_ERR_NO_CAPACITY: refused,
+ * nothing changed; *verdict_out says why and for how long, it may be NULL. CMI_ERR_CLOSED: the
+ * engine is stopping. */
 CMI_NODISCARD cmi_status cmi_engine_offer(cmi_engine *engine, const cmi_request *request,
                                           cmi_admission_verdict *verdict_out, cmi_error *err);
 

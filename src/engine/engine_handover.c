@@ -81,7 +81,11 @@ static void take_first_token(cmi_engine *engine, uint32_t idx, const cmi_handove
     memcpy(event.top, record->first.top, sizeof event.top);
     slot->output[0] = event.token_id;
     slot->n_cached = record->n_cached;
-    cmi_engine_accept_token(engine, slot, &event);
+    const cmi_output_step step =
+        slot->grammar == NULL
+            ? CMI_OUTPUT_GOES_ON
+            : cmi_output_grammar_step(slot->grammar, slot->request, event.token_id);
+    cmi_engine_accept_token(engine, slot, &event, step);
     if (slot->is_drafting) {
         memcpy(slot->drafts, record->drafts, sizeof record->drafts);
         slot->n_drafts = record->n_drafts;

@@ -13,6 +13,7 @@
 #include "engine/instance.h"
 #include "engine/kv_receiver.h"
 #include "engine/kv_sender.h"
+#include "engine/output_grammar.h"
 #include "engine/policy_recorder.h"
 #include "engine/sampler.h"
 #include "policy/scheduler.h"
@@ -29,7 +30,8 @@ typedef struct cmi_seat {
     float
         *hidden; /* [hidden_size] of the last prompt position that is stored; NULL without drafts */
     uint32_t slot;
-    bool is_lent; /* a prefill instance may write its pages */
+    bool is_lent;       /* a prefill instance may write its pages */
+    cmi_matcher *ahead; /* behind the drafts of a request with a grammar; NULL without either */
 } cmi_seat;
 
 /* How a hand-over ended, as the receiver tells it. */
@@ -70,6 +72,7 @@ typedef struct cmi_engine_slot {
     cmi_acceptance acceptance; /* the same of late */
     uint32_t end_tokens[CMI_MAX_END_TOKENS];
     uint32_t n_end_tokens;
+    cmi_output_grammar *grammar; /* owned; NULL: none */
     uint32_t stop_token_id;
     cmi_finish_reason reason; /* NONE while it goes on */
     cmi_status status;        /* with CMI_FINISH_ERROR */
@@ -82,8 +85,9 @@ typedef struct cmi_engine_slot {
 typedef struct cmi_sampled_span {
     uint32_t slot;
     uint32_t row_idx;
-    uint32_t n_rows; /* 1 and the drafts */
-    uint32_t n_new;  /* tokens that came of it */
+    uint32_t n_rows;           /* 1 and the drafts */
+    uint32_t n_new;            /* tokens that came of it */
+    cmi_output_step last_step; /* of the last of them, in the grammar */
     cmi_event events[1 + CMI_MAX_DRAFTS];
 } cmi_sampled_span;
 
@@ -99,6 +103,8 @@ struct cmi_engine {
     uint32_t n_slots;
     cmi_content_model content_model; /* for keys; they and the secret do not change */
     uint8_t secret[32];              /* of the namespace that has no salt */
+    const cmi_vocab *vocab;          /* NULL: no grammars */
+    cmi_grammar_cache *grammars;     /* NULL likewise */
 
     /* the engine thread's */
     cmi_page_pool *pool;
@@ -116,6 +122,7 @@ struct cmi_engine {
     cmi_scheduler_outcome *outcomes;   /* [max_num_seqs] of the step's spans */
     float *hidden;                     /* [CMI_FORWARD_MAX_HEAD_ROWS][hidden_size] */
     cmi_sampler *samplers;             /* [team size] */
+    uint32_t *draft_masks;             /* [team size][mask words] or NULL */
     uint32_t *ended;                   /* [n_slots] slots whose request is over */
     uint32_t *arrived;                 /* [n_slots] taken from the inbox */
     cmi_seat_end *seat_ends_taken;     /* [max_num_seqs], with a receiver */
@@ -218,7 +225,8 @@ void cmi_engine_push_prompt_logprobs(cmi_engine *engine, const cmi_scheduler_spa
 
 /* Takes a token into account and sends its event, which is complete but for its index and times.
  */
-void cmi_engine_accept_token(cmi_engine *engine, cmi_engine_slot *slot, cmi_event *event);
+void cmi_engine_accept_token(cmi_engine *engine, cmi_engine_slot *slot, cmi_event *event,
+                             cmi_output_step step);
 
 /* Samples engine->sampled[0 .. n - 1] on the team, pushes their TOKEN events in order, and decides
  * which requests end. */

@@ -60,6 +60,7 @@ static cmi_event finished_event(const cmi_engine *engine, uint32_t slot_idx)
     const cmi_engine_slot *slot = &engine->slots[slot_idx];
     cmi_event event = cmi_engine_event(engine, slot_idx, CMI_EVENT_FINISHED);
     event.finish_reason = slot->reason;
+    event.status = slot->status;
     event.stop_token_id = slot->stop_token_id;
     event.status = (int32_t)slot->status;
     event.n_prompt_tokens = slot->request->n_prompt_tokens;
@@ -150,6 +151,7 @@ static void end_requests(cmi_engine *engine, uint32_t n_ended)
         cmi_free(over.request);
         cmi_free(over.output);
         cmi_free(over.keys);
+        cmi_output_grammar_close(over.grammar, engine->grammars);
         (void)cmi_event_ring_push(&engine->ring, &event);
     }
     if (n_ended > 0 && engine->sender != NULL) {

@@ -80,6 +80,21 @@ void cmi_engine_push_prompt_logprobs(cmi_engine *engine, const cmi_scheduler_spa
 /* ---- tokens ------------------------------------------------------------------------------------
  */
 
+/* End tokens must not come before min_tokens, nor before a grammar that must begin; but when a
+ * grammar's text allows nothing else they may. */
+static bool bans_end(const cmi_engine_slot *slot, uint32_t n_output)
+{
+    const cmi_output_grammar *grammar = slot->grammar;
+    const bool is_bound = cmi_output_grammar_mask(grammar) != NULL;
+    if (grammar != NULL && !is_bound &&
+        (slot->request->flags & CMI_REQUEST_GRAMMAR_MUST_BEGIN) != 0) {
+        return true;
+    }
+    return n_output < slot->request->min_tokens &&
+           (!is_bound ||
+            cmi_output_grammar_allows_beside(grammar, slot->end_tokens, slot->n_end_tokens));
+}
+
 cmi_sample cmi_engine_sample_of(const cmi_engine_slot *slot, const float *logits, uint32_t n_ahead)
 {
     uint32_t n_output = slot->n_output + n_ahead;
@@ -89,7 +104,8 @@ cmi_sample cmi_engine_sample_of(const cmi_engine_slot *slot, const float *logits
                         .output = slot->output,
                         .n_output = n_output,
                         .banned = slot->end_tokens,
-                        .n_banned = n_output < slot->request->min_tokens ? slot->n_end_tokens : 0};
+                        .n_banned = bans_end(slot, n_output) ? slot->n_end_tokens : 0,
+                        .allowed = cmi_output_grammar_mask(slot->grammar)};
 }
 
 static bool ends_request(const cmi_engine_slot *slot, uint32_t token_id)
@@ -117,8 +133,8 @@ static const float *span_logits(const sample_job *job, uint32_t span)
     return job->logits + row * job->engine->instance->config.vocab_size;
 }
 
-/* A token of each row, as long as the row's own token is right; all of them into the output, which
- * later rows are sampled behind. */
+/* A token of each row, as long as the row's own token is right; all of them into the output, and on
+ * in the grammar, which later rows are sampled behind. */
 static void sample_span(void *arg, uint32_t task, uint32_t worker)
 {
     const sample_job *job = arg;
@@ -135,15 +151,20 @@ static void sample_span(void *arg, uint32_t task, uint32_t worker)
         }
         slot->output[slot->n_output + row] = event->token_id;
         span->n_new = row + 1;
+        span->last_step =
+            slot->grammar == NULL
+                ? CMI_OUTPUT_GOES_ON
+                : cmi_output_grammar_step(slot->grammar, slot->request, event->token_id);
         if (span->n_new == span->n_rows || event->token_id != slot->drafts[row] ||
-            ends_request(slot, event->token_id)) {
+            span->last_step != CMI_OUTPUT_GOES_ON || ends_request(slot, event->token_id)) {
             return;
         }
         logits += in->config.vocab_size;
     }
 }
 
-void cmi_engine_accept_token(cmi_engine *engine, cmi_engine_slot *slot, cmi_event *event)
+void cmi_engine_accept_token(cmi_engine *engine, cmi_engine_slot *slot, cmi_event *event,
+                             cmi_output_step step)
 {
     event->index = slot->n_output++;
     event->now_ns = slot->last_token_ns = cmi_clock_monotonic_ns();
@@ -152,13 +173,16 @@ void cmi_engine_accept_token(cmi_engine *engine, cmi_engine_slot *slot, cmi_even
     }
     event->first_token_ns = slot->first_token_ns;
     engine->counts.n_generation_tokens++;
-    if (ends_request(slot, event->token_id)) {
+    if (step == CMI_OUTPUT_ENDED || ends_request(slot, event->token_id)) {
         slot->reason = CMI_FINISH_STOP;
         slot->stop_token_id = event->token_id;
         event->finish_reason = CMI_FINISH_STOP;
         event->stop_token_id = event->token_id;
     } else if (slot->n_output == slot->max_output) {
         slot->reason = CMI_FINISH_LENGTH;
+    } else if (step == CMI_OUTPUT_FAILED) {
+        slot->reason = CMI_FINISH_ERROR;
+        slot->status = CMI_ERR_UNSUPPORTED;
     }
     if (engine->sender == NULL) { /* a decode instance sends it */
         (void)cmi_event_ring_push(&engine->ring, event);
@@ -214,7 +238,9 @@ static uint32_t sample_some(cmi_engine *engine, cmi_sampled_span *spans, uint32_
         cmi_engine_slot *slot = &engine->slots[spans[i].slot];
         count_drafts(engine, slot, &spans[i]);
         for (uint32_t k = 0; k < spans[i].n_new; k++) {
-            cmi_engine_accept_token(engine, slot, &spans[i].events[k]);
+            cmi_engine_accept_token(engine, slot, &spans[i].events[k],
+                                    k + 1 == spans[i].n_new ? spans[i].last_step
+                                                            : CMI_OUTPUT_GOES_ON);
         }
     }
     return n;

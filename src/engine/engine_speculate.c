@@ -198,6 +198,11 @@ static void draft_row(void *arg, uint32_t task, uint32_t worker)
     /* Penalties see the output only, without the drafts before: it is a guess anyway. */
     cmi_sample sample = cmi_engine_sample_of(slot, logits, 0);
     sample.position += slot->n_drafts;
+    if (slot->n_drafts > 0 && slot->grammar != NULL) {
+        uint32_t *mask = job->engine->draft_masks + (size_t)worker * slot->grammar->n_words;
+        sample.allowed = cmi_output_grammar_draft_mask(
+            slot->grammar, slot->request, slot->seat->ahead, slot->drafts, slot->n_drafts, mask);
+    }
     slot->drafts[slot->n_drafts++] = cmi_sampler_sample(&job->engine->samplers[worker], &sample);
 }
 

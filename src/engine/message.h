@@ -124,8 +124,8 @@ typedef enum cmi_finish_reason {
     CMI_FINISH_LENGTH, /* max_tokens, or the context is full */
     CMI_FINISH_ABORT,  /* cancelled */
     CMI_FINISH_ERROR,  /* status says why: CMI_ERR_TIMEOUT, its time was up; CMI_ERR_NO_CAPACITY, it
-                          waited for its first step until its target was out of reach; CMI_ERR_UNSUPPORTED, the
-                          grammar allows no token here */
+                          waited for its first step until its target was out of reach;
+                          CMI_ERR_UNSUPPORTED, the  grammar allows no token here */
 } cmi_finish_reason;
 
 typedef struct cmi_top_logprob {

@@ -133,6 +133,17 @@ static void apply_bias(cmi_sampler *s, const uint32_t *banned, uint32_t n_banned
     }
 }
 
+/* The rest is as if the model had no other tokens. */
+static void apply_mask(cmi_sampler *s, const uint32_t *allowed)
+{
+    for (uint32_t begin = 0; allowed != NULL && begin < s->vocab_size; begin += 32) {
+        const uint32_t word = allowed[begin / 32], end = CMI_MIN(begin + 32, s->vocab_size);
+        for (uint32_t id = begin; word != UINT32_MAX && id < end; id++) {
+            s->logits[id] = (word >> id % 32 & 1) != 0 ? s->logits[id] : -INFINITY;
+        }
+    }
+}
+
 /* ---- filters and choice
  * ---------------------------------------------------------------------------- */
 
@@ -249,6 +260,7 @@ uint32_t cmi_sampler_sample(cmi_sampler *s, const cmi_sample *sample)
     memcpy(s->logits, sample->logits, s->vocab_size * sizeof *s->logits);
     apply_penalties(s, sample);
     apply_bias(s, sample->banned, sample->n_banned);
+    apply_mask(s, sample->allowed);
     uint32_t best = cmi_sampler_arg_max(s->logits, s->vocab_size);
     if (r->temperature == 0.0f) {
         return best;

@@ -32,6 +32,7 @@ typedef struct cmi_sample {
     uint32_t n_output;
     const uint32_t *banned; /* [n_banned] must not come: end tokens before min_tokens */
     uint32_t n_banned;
+    const uint32_t *allowed; /* a bit for each token that may come; NULL: all */
 } cmi_sample;
 
 void cmi_sampler_init(cmi_sampler *sampler, uint32_t vocab_size, const cmi_kernels *kernels);

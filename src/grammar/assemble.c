@@ -163,6 +163,11 @@ void cmi_grammar_destroy(cmi_grammar *grammar)
     cmi_free(grammar);
 }
 
+const cmi_vocab *cmi_grammar_vocab(const cmi_grammar *grammar)
+{
+    return grammar->vocab;
+}
+
 uint32_t cmi_grammar_n_states(const cmi_grammar *grammar)
 {
     return grammar->n_states;

@@ -93,6 +93,7 @@ CMI_NODISCARD cmi_status cmi_grammar_compile(cmi_grammar **grammar_out, const cm
 
 void cmi_grammar_destroy(cmi_grammar *grammar); /* NULL is fine; after its last matcher */
 
+const cmi_vocab *cmi_grammar_vocab(const cmi_grammar *grammar);
 uint32_t cmi_grammar_n_states(const cmi_grammar *grammar);
 size_t cmi_grammar_n_bytes(const cmi_grammar *grammar); /* of memory */
 

@@ -240,6 +240,16 @@ void cmi_vocab_destroy(cmi_vocab *vocab)
     cmi_free(vocab);
 }
 
+uint32_t cmi_vocab_n_end_ids(const cmi_vocab *vocab)
+{
+    return vocab->n_end_ids;
+}
+
+const uint32_t *cmi_vocab_end_ids(const cmi_vocab *vocab)
+{
+    return vocab->end_ids;
+}
+
 bool cmi_vocab_is_marker(const cmi_vocab *vocab, uint32_t id)
 {
     return id < vocab->n_ids && vocab->bytes[id] != NULL && vocab->bytes[id][0] == CMI_MARKER_BYTE;

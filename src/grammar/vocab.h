@@ -39,6 +39,9 @@ CMI_NODISCARD cmi_status cmi_vocab_from_tokenizer(cmi_vocab **vocab_out,
 
 void cmi_vocab_destroy(cmi_vocab *vocab); /* NULL is fine; after the grammars that use it */
 
+uint32_t cmi_vocab_n_end_ids(const cmi_vocab *vocab);
+const uint32_t *cmi_vocab_end_ids(const cmi_vocab *vocab);
+
 /* Whether a grammar may name it. */
 bool cmi_vocab_is_marker(const cmi_vocab *vocab, uint32_t id);
 

@@ -143,11 +143,11 @@ static house open_house(cmi_instance_options options, const cmi_engine_options *
     assert_int_equal(cmi_disaggregation_create(&h.apart, patience_ns, &err), CMI_OK);
     cmi_disaggregation_decode_options(h.apart, &options);
     assert_int_equal(cmi_instance_open(&h.in, &options, &err), CMI_OK);
-    cmi_disaggregation_set_decode(h.apart, h.in, engine);
+    cmi_disaggregation_set_decode(h.apart, h.in);
     for (uint32_t i = 0; i < n_prefills; i++) {
-        assert_int_equal(cmi_disaggregation_add_prefill(h.apart, &prefill, &err), CMI_OK);
+        assert_int_equal(cmi_disaggregation_add_prefill(h.apart, &prefill, engine, &err), CMI_OK);
     }
-    assert_int_equal(cmi_disaggregation_start(h.apart, &h.engine, &err), CMI_OK);
+    assert_int_equal(cmi_disaggregation_start(h.apart, engine, &h.engine, &err), CMI_OK);
     return h;
 }
 
