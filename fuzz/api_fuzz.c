@@ -1,5 +1,6 @@
 /* Any bytes as the body of a request to every endpoint, then an engine that answers at random: an
- * error in OpenAI's terms, or requests that an engine accepts and an answer that is JSON. */
+ * error in OpenAI's terms, or requests that an engine accepts, with a grammar whose form is right
+ * whatever its schemas are, and an answer that is JSON. */
 #include "server/api.h"
 #include "text/chat_template.h"
 
@@ -9,15 +10,17 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "grammar/grammar.h"
 
 enum { VOCAB_SIZE = 2048, MAX_EVENTS = 200, MAX_OUT_BYTES = 1 << 26, JOB_NUMBER = 3 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes);
 
+static cmi_tokenizer *tokenizer;
+
 static const cmi_api *shared_api(void)
 {
     static cmi_api *api;
-    static cmi_tokenizer *tokenizer;
     static cmi_chat_template *chat_template;
     if (api != NULL) {
         return api;
@@ -40,6 +43,32 @@ static const cmi_api *shared_api(void)
         abort();
     }
     return api;
+}
+
+/* The tree compiles, or something inside its schemas and expressions does not. */
+static void check_grammar(const cmi_request *r)
+{
+    static cmi_vocab *vocab;
+    const uint32_t end = 1;
+    cmi_error err = {0};
+    if (vocab == NULL &&
+        cmi_vocab_from_tokenizer(&vocab, tokenizer, VOCAB_SIZE, &end, 1, &err) != CMI_OK) {
+        abort();
+    }
+    cmi_grammar *g = NULL;
+    const cmi_grammar_source source = {.kind = CMI_GRAMMAR_TREE,
+                                       .text = cmi_request_grammar(r),
+                                       .n_bytes = r->n_grammar_bytes,
+                                       .max_states = 3000,
+                                       .max_work = 300000,
+                                       .max_cache_bytes = 1};
+    cmi_status st = cmi_grammar_compile(&g, vocab, &source, &err);
+    assert(st == CMI_OK || strncmp(err.text, "tree: ", 6) != 0);
+    assert(st == CMI_OK || strncmp(err.text, "the tree", 8) != 0);
+    for (uint32_t i = 0; i < r->n_grammar_start_ids; i++) {
+        assert(cmi_vocab_is_marker(vocab, r->grammar_start_ids[i]));
+    }
+    cmi_grammar_destroy(g);
 }
 
 static void check_error(cmi_status st, const cmi_api_error *err)
@@ -152,6 +181,9 @@ static void run_job(cmi_api_endpoint endpoint, const char *body, size_t n_bytes)
         cmi_error why;
         st = cmi_request_check(r, r->n_bytes, &why);
         assert(st == CMI_OK);
+        if (i == 0 && r->n_grammar_bytes > 0) {
+            check_grammar(r);
+        }
         for (uint32_t j = 0; j < r->n_prompt_tokens; j++) {
             assert(cmi_request_prompt(r)[j] < VOCAB_SIZE);
         }

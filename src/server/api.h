@@ -97,6 +97,8 @@ uint32_t cmi_api_job_n_requests(const cmi_api_job *job);
 const cmi_request *cmi_api_job_request(const cmi_api_job *job, uint32_t choice);
 uint32_t cmi_api_job_n(const cmi_api_job *job); /* the parameter n: choices of each prompt */
 bool cmi_api_job_is_stream(const cmi_api_job *job);
+/* The request's field that says what the answer must look like, for errors; NULL: none does. */
+const char *cmi_api_job_format_field(const cmi_api_job *job);
 const char *cmi_api_job_id(const cmi_api_job *job); /* "chatcmpl-..." / "cmpl-..." */
 
 /* Takes one event of one of the job's requests. Appends what can be sent now to out: SSE events of

@@ -188,64 +188,15 @@ cmi_status cmi_api_fields_read(const json_t *root, int endpoint, cmi_api_params 
     return st != CMI_OK ? st : check_together(params, endpoint, err);
 }
 
-static cmi_status refuse_response_format(const json_t *root, cmi_api_error *err)
-{
-    const json_t *format = json_object_get(root, "response_format");
-    if (format == NULL || json_is_null(format)) {
-        return CMI_OK;
-    }
-    const char *type = json_string_value(json_object_get(format, "type"));
-    if (type == NULL) {
-        return cmi_api_refuse(err, "response_format",
-                              "response_format must be an object with a \"type\".");
-    }
-    if (strcmp(type, "text") != 0) {
-        return cmi_api_refuse(err, "response_format",
-                              "response_format \"%.60s\" is not supported: this server does not "
-                              "constrain answers. Ask for the format in the prompt.",
-                              type);
-    }
-    return CMI_OK;
-}
-
-/* "auto" is what happens anyway; a call cannot be forced without constraining the answer. */
-static cmi_status refuse_tool_choice(const json_t *root, cmi_api_error *err)
-{
-    const json_t *choice = json_object_get(root, "tool_choice");
-    if (choice == NULL || json_is_null(choice)) {
-        return CMI_OK;
-    }
-    const char *name = json_string_value(choice);
-    if (name != NULL && strcmp(name, "none") == 0) {
-        return CMI_OK;
-    }
-    if (json_is_object(choice) || (name != NULL && strcmp(name, "required") == 0)) {
-        return cmi_api_refuse(err, "tool_choice",
-                              "tool_choice can be \"auto\" or \"none\": this server does not "
-                              "constrain answers, so it cannot guarantee a call.");
-    }
-    if (name == NULL || strcmp(name, "auto") != 0) {
-        return cmi_api_refuse(err, "tool_choice", "tool_choice must be \"auto\" or \"none\".");
-    }
-    if (json_array_size(json_object_get(root, "tools")) == 0) {
-        return cmi_api_refuse(err, "tool_choice", "tool_choice can only be given with tools.");
-    }
-    return CMI_OK;
-}
-
-cmi_status cmi_api_fields_refuse(const json_t *root, int endpoint, cmi_api_error *err)
+cmi_status cmi_api_fields_refuse(const json_t *root, cmi_api_error *err)
 {
     static const struct {
         const char *name;
         const char *why;
     } refused[] = {
-        {"structured_outputs", "this server does not constrain answers"},
-        {"guided_json", "this server does not constrain answers"},
-        {"guided_regex", "this server does not constrain answers"},
-        {"guided_choice", "this server does not constrain answers"},
-        {"guided_grammar", "this server does not constrain answers"},
-        {"regex", "this server does not constrain answers"},
-        {"ebnf", "this server does not constrain answers"},
+        {"guided_grammar", "formats are JSON schemas, regular expressions and choices"},
+        {"ebnf", "formats are JSON schemas, regular expressions and choices"},
+        {"structural_tag", "formats are JSON schemas, regular expressions and choices"},
         {"suffix", "the model cannot fill in text before a suffix"},
         {"chat_template", "templates are not taken from requests"},
         {"prompt_embeds", "prompts are text or token ids"},
@@ -258,9 +209,5 @@ cmi_status cmi_api_fields_refuse(const json_t *root, int endpoint, cmi_api_error
                                   refused[i].why);
         }
     }
-    cmi_status st = refuse_response_format(root, err);
-    if (st == CMI_OK && endpoint == CMI_API_IN_CHAT) {
-        st = refuse_tool_choice(root, err);
-    }
-    return st;
+    return CMI_OK;
 }

@@ -78,7 +78,6 @@ CMI_NODISCARD cmi_status cmi_api_fields_read(const json_t *root, int endpoint,
                                              cmi_api_params *params, cmi_api_error *err);
 
 /* Refuses what is asked for with fields that this server knows and cannot honour. */
-CMI_NODISCARD cmi_status cmi_api_fields_refuse(const json_t *root, int endpoint,
-                                               cmi_api_error *err);
+CMI_NODISCARD cmi_status cmi_api_fields_refuse(const json_t *root, cmi_api_error *err);
 
 #endif

@@ -86,6 +86,44 @@ CMI_NODISCARD cmi_status cmi_api_read_logit_bias(const json_t *root, uint32_t vo
                                                  cmi_logit_bias bias_out[CMI_MAX_LOGIT_BIAS],
                                                  uint32_t *n_out, cmi_api_error *err);
 
+/* What the answer must look like. */
+typedef struct cmi_api_format {
+    char *tree; /* [n_bytes] owned; NULL: anything */
+    size_t n_bytes;
+    const char *field; /* of the request, that asked for it */
+    uint32_t n_start_ids;
+    uint32_t start_ids[CMI_MAX_GRAMMAR_START_IDS];
+    bool must_begin;
+} cmi_api_format;
+
+/* response_format, structured_outputs and its older names, tool_choice, strict tools. in_reasoning:
+ * the answer begins so. Messages and tools were checked. format is zeroed before; the caller ends
+ * it either way. */
+CMI_NODISCARD cmi_status cmi_api_format_read(const cmi_api *api, const json_t *root,
+                                             const cmi_api_params *params, bool is_chat,
+                                             bool in_reasoning, cmi_api_format *format,
+                                             cmi_api_error *err);
+void cmi_api_format_deinit(cmi_api_format *format);
+
+/* A node of a tree; takes no reference away. */
+json_t *cmi_api_node(const char *kind, const json_t *value);
+
+/* Tool calls as nodes of a tree. */
+typedef struct cmi_api_calls {
+    bool bound;        /* the nodes are there */
+    bool forced;       /* the answer must be calls */
+    uint32_t begin_id; /* the token that opens them */
+    json_t *whole;     /* owned */
+    json_t *rest;      /* owned: all behind begin_id */
+} cmi_api_calls;
+
+/* has_format: the text has a format, beside which any call must be one that can be told from it.
+ * calls is zeroed before; the caller ends it either way. */
+CMI_NODISCARD cmi_status cmi_api_calls_read(const cmi_api *api, const json_t *root,
+                                            const cmi_api_params *params, bool has_format,
+                                            cmi_api_calls *calls, cmi_api_error *err);
+void cmi_api_calls_deinit(cmi_api_calls *calls);
+
 /* An array of token ids below vocab_size. */
 CMI_NODISCARD cmi_status cmi_api_read_ids(const json_t *array, uint32_t vocab_size,
                                           const char *param, cmi_ids *ids_out, cmi_api_error *err);
@@ -131,6 +169,7 @@ struct cmi_api_job {
     cmi_api_endpoint endpoint;
     cmi_api_params params;
     cmi_stop_set stops;
+    cmi_api_format format;
     uint8_t cache_salt[CMI_CACHE_SALT_BYTES];
     char id[48];
     uint64_t number;

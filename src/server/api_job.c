@@ -37,6 +37,11 @@ bool cmi_api_job_is_stream(const cmi_api_job *job)
     return job->params.stream;
 }
 
+const char *cmi_api_job_format_field(const cmi_api_job *job)
+{
+    return job->format.tree == NULL ? NULL : job->format.field;
+}
+
 const char *cmi_api_job_id(const cmi_api_job *job)
 {
     return job->id;
@@ -190,6 +195,8 @@ static const char *why_failed(cmi_status st)
         return "The request's time was up before its answer was complete.";
     case CMI_ERR_NO_CAPACITY:
         return "The request waited twice its TTFT target and had not begun; try again.";
+    case CMI_ERR_UNSUPPORTED:
+        return "The model has no token that goes on as the format wants.";
     default:
         return cmi_status_text(st);
     }

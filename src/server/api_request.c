@@ -173,6 +173,24 @@ static void fill_head(const cmi_api_job *job, uint32_t choice_idx, uint32_t max_
     head->frequency_penalty = (float)p->frequency_penalty;
     head->presence_penalty = (float)p->presence_penalty;
     memcpy(head->cache_salt, job->cache_salt, sizeof head->cache_salt);
+    head->flags |= job->format.must_begin ? (unsigned)CMI_REQUEST_GRAMMAR_MUST_BEGIN : 0;
+    head->n_grammar_start_ids = job->format.n_start_ids;
+    memcpy(head->grammar_start_ids, job->format.start_ids, sizeof head->grammar_start_ids);
+}
+
+static cmi_request *make_request(const cmi_api_job *job, const cmi_request *head,
+                                 const cmi_ids *prompt, const shared_lists *lists)
+{
+    cmi_request *request =
+        cmi_request_create(head, prompt->data, (uint32_t)prompt->len, lists->stop_token_ids.data,
+                           (uint32_t)lists->stop_token_ids.len, lists->bias, lists->n_bias);
+    if (job->format.tree != NULL) {
+        cmi_request *bound =
+            cmi_request_with_grammar(request, job->format.tree, job->format.n_bytes);
+        cmi_free(request);
+        request = bound;
+    }
+    return request;
 }
 
 static void open_choice(cmi_api_job *job, uint32_t idx, const cmi_api_prompt *prompt)
@@ -218,9 +236,7 @@ static cmi_status make_choices(cmi_api_job *job, const shared_lists *lists, cmi_
         }
         cmi_request head;
         fill_head(job, i, max_tokens, &head);
-        job->choices[i].request = cmi_request_create(
-            &head, prompt->ids.data, (uint32_t)prompt->ids.len, lists->stop_token_ids.data,
-            (uint32_t)lists->stop_token_ids.len, lists->bias, lists->n_bias);
+        job->choices[i].request = make_request(job, &head, &prompt->ids, lists);
         open_choice(job, i, prompt);
         job->n_choices = i + 1;
     }
@@ -254,7 +270,7 @@ static cmi_status read_body(cmi_api_job *job, json_t *root, cmi_api_error *err)
     cmi_api_params *p = &job->params;
     cmi_status st = cmi_api_fields_read(root, endpoint, p, err);
     if (st == CMI_OK) {
-        st = cmi_api_fields_refuse(root, endpoint, err);
+        st = cmi_api_fields_refuse(root, err);
     }
     shared_lists *lists = cmi_alloc(1, sizeof *lists);
     if (st == CMI_OK) {
@@ -263,6 +279,10 @@ static cmi_status read_body(cmi_api_job *job, json_t *root, cmi_api_error *err)
     if (st == CMI_OK) {
         bool chat = job->endpoint == CMI_API_CHAT_COMPLETIONS;
         st = chat ? read_chat(job, root, err) : read_prompts(job, root, err);
+        if (st == CMI_OK) {
+            st = cmi_api_format_read(job->api, root, p, chat, job->prompts[0].in_reasoning,
+                                     &job->format, err);
+        }
     }
     job->discard_output =
         (p->given.max_completion_tokens && p->max_completion_tokens == 0) ||
@@ -336,6 +356,7 @@ void cmi_api_job_destroy(cmi_api_job *job)
     }
     cmi_free(job->prompts);
     cmi_stop_set_deinit(&job->stops);
+    cmi_api_format_deinit(&job->format);
     cmi_buf_deinit(&job->head);
     cmi_buf_deinit(&job->decoded);
     cmi_buf_deinit(&job->released);

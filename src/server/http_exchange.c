@@ -14,6 +14,7 @@
 
 #include "base/alloc.h"
 #include "os/clock.h"
+#include "server/api_internal.h"
 #include "server/http_error.h"
 
 /* A whole answer with 20 logprobs for each of 160,000 tokens fits. */
@@ -173,6 +174,7 @@ cmi_status cmi_exchange_submit(cmi_exchange *ex, cmi_api_job *job, cmi_api_error
     for (uint32_t i = 0; i < n; i++) {
         requests[i] = cmi_api_job_request(job, i);
     }
+    const char *format_field = cmi_api_job_format_field(job); /* a literal */
     pthread_mutex_lock(&ex->lock);
     if (ex->complete) { /* aborted before it began */
         *err = ex->error;
@@ -215,6 +217,8 @@ cmi_status cmi_exchange_submit(cmi_exchange *ex, cmi_api_job *job, cmi_api_error
     }
     if (st == CMI_ERR_NO_CAPACITY) {
         cmi_http_error_set_refused(err, verdict, why.text);
+    } else if (st == CMI_ERR_BAD_DATA && format_field != NULL) {
+        (void)cmi_api_refuse(err, format_field, "%s: %s.", format_field, why.text);
     } else if (st != CMI_OK) {
         cmi_http_error_set(err, cmi_http_status_from(st), "%s",
                            why.text[0] != '\0' ? why.text : cmi_status_text(st));

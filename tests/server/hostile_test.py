@@ -54,8 +54,13 @@ FIELDS = {
                    {"1": "1"}, {"1": None}, {"1": 101}, {"1": -101}, {"1 ": 1}, {"": 1},
                    {str(i): 0 for i in range(2000)}],
     "stream_options": NO_OBJECT + [{"include_usage": True}],
-    "response_format": [1, True, "x", [], {}, {"type": 1}, {"type": "json_object"},
-                        {"type": "json_schema", "json_schema": {}}],
+    "response_format": [1, True, "x", [], {}, {"type": 1}, {"type": "structural_tag"},
+                        {"type": "json_schema", "json_schema": {}},
+                        {"type": "json_schema", "json_schema": {"schema": {"type": "x"}}}],
+    "structured_outputs": [1, "x", [], {}, {"json": 1}, {"regex": "("}, {"grammar": "x"},
+                           {"choice": [1]}, {"json": {}, "regex": "a"}],
+    "guided_json": [1, "x", [], {"not": {}}], "guided_regex": [1, "(", [], "a{99999}", "\\b"],
+    "guided_choice": [1, "x", [], [""], {}], "regex": [1, "(?=a)", []], "json_schema": [1, "{", []],
 }
 CHAT_FIELDS = {
     "logprobs": NO_BOOL, "top_logprobs": NO_INT + [-1, 21, 1], "parallel_tool_calls": NO_BOOL,
