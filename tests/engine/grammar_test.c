@@ -13,7 +13,7 @@
 #include "engine/instance.h"
 #include "grammar/matcher.h"
 
-enum { N_REQUESTS = 32, MAX_PROMPT = 150, MAX_OUTPUT = 48, DEADLINE_MS = 120000 };
+enum { N_REQUESTS = 24, MAX_PROMPT = 150, MAX_OUTPUT = 48, DEADLINE_MS = 120000 };
 enum { END = 1, THINK_CLOSE = 2047, CALLS_BEGIN = 2037, TOOL_SEP = 2041 };
 
 typedef struct answer {
@@ -250,15 +250,15 @@ static void answers_do_not_depend_on_company(void **state)
     (void)state;
     static const run_options alone = {.n_threads = 1, .max_num_seqs = 1, .chunk = 512};
     static const run_options variants[] = {
-        {.n_threads = 2, .max_num_seqs = 32, .chunk = 256},
+        {.n_threads = 2, .max_num_seqs = 24, .chunk = 256},
         {.n_threads = 1, .max_num_seqs = 5, .chunk = 16, .backwards = true},
         {.n_threads = 2,
-         .max_num_seqs = 32,
+         .max_num_seqs = 24,
          .chunk = 128,
          .n_kv_tokens = 256,
          .must_preempt = true},
-        {.n_threads = 1, .max_num_seqs = 1, .chunk = 512, .max_drafts = 1},
-        {.n_threads = 2, .max_num_seqs = 32, .chunk = 256, .max_drafts = 2},
+        {.n_threads = 1, .max_num_seqs = 4, .chunk = 512, .max_drafts = 1},
+        {.n_threads = 2, .max_num_seqs = 24, .chunk = 256, .max_drafts = 2},
         {.n_threads = 2,
          .max_num_seqs = 20,
          .chunk = 40,
