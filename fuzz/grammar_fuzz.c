@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes);
 enum {
     SEPARATOR = 0x1E,
     END_ID = 256,
-    MARKER_ID = 0, /* instead of the byte */
+    MARKER_ID = 254, /* instead of the byte, which no UTF-8 has */
     STATES_MAX = 3000,
     WORK_MAX = 300000, /* far below the default, to try more inputs in a second */
     TOKENS_MAX = 64,
