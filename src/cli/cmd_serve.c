@@ -35,6 +35,7 @@ typedef struct serve_options {
     bool prefix_cache; /* the default; taken so that others' command lines work */
     uint32_t max_drafts;
     const char *speculative_config;
+    bool always_drafts;
     bool disaggregate;
     uint32_t n_prefill_threads;
     uint32_t max_body_mib;
@@ -173,7 +174,7 @@ static int serve(serve_options *opt)
                                      .no_prefix_cache = opt->no_prefix_cache,
                                      .max_drafts = opt->max_drafts,
                                      .record_events = opt->record_events,
-                                     .drafts_by_cost = true};
+                                     .drafts_by_cost = !opt->always_drafts};
         cmi_model_options model = opt->model;
         model.max_num_seqs = opt->max_num_seqs;
         model.n_kv_tokens = opt->max_total_tokens;
@@ -257,6 +258,10 @@ static void add_service_options(cmi_option *table, serve_options *opt)
          "to measure made-up steps at the start, so that their durations\n"
          "can be predicted (default 1000; 0: learn from requests only)",
          CMI_OPTION_UINT, &opt->probe_ms, 0, 60000},
+        {"speculate-always", NULL,
+         "try drafts where predictions say that they cost more than they\n"
+         "bring, too, as long as enough of them are right: for measuring",
+         CMI_OPTION_FLAG, &opt->always_drafts, 0, 0},
         {"disaggregate", NULL,
          "prefill and decode are two instances, each with its own threads\n"
          "and KV: long prompts do not delay those who are being answered",

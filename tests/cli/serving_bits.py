@@ -32,7 +32,7 @@ ORDERS = {"at_once": (None, False), "shuffled_64": (64, True), "shuffled_24": (2
           "shuffled_8": (8, True)}
 OPTIONS = {
     "cache": {"on": [], "off": ["--no-enable-prefix-caching"]},
-    "drafts": {k: ["--num-speculative-tokens", k] for k in ("0", "1", "2")},
+    "drafts": {k: ["--num-speculative-tokens", k, "--speculate-always"] for k in ("0", "1", "2")},
     "chunk": {n: ["--max-num-batched-tokens", n] for n in ("16", "512")},
     "threads": {n: ["--threads", n] for n in ("1", "2")},
     "memory": {"ample": [], "tight": ["--max-total-tokens", str(TIGHT_TOKENS)]},

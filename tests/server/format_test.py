@@ -246,7 +246,8 @@ class Calls(FormatTest):
 
 
 class Same(FormatTest):
-    options = ["--num-speculative-tokens", "2", "--max-num-seqs", "8"]
+    options = ["--num-speculative-tokens", "2", "--speculate-always", "--max-num-seqs",
+               "8"]
 
     def bodies(self):
         for i in range(16):
