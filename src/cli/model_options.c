@@ -36,7 +36,7 @@ static void make_table(cmi_option table[MODEL_OPTION_ROWS], cmi_model_options *o
                                .share_dir = CMI_SHARED_BLOCK_DEFAULT_DIR};
     const cmi_option rows[MODEL_OPTION_ROWS] = {
         {"config", "FILE.yaml",
-         "options from a file, \"key: value\" or lists; the command line wins", CMI_OPTION_TEXT,
+         "options from a file, \"key: value\" or lists; the command line wins", CMI_OPTION_CONFIG,
          &opt->config, 0, 0},
         {"model|model-path|m", "DIR", "the model, instead of the first argument", CMI_OPTION_TEXT,
          &opt->model, 0, 0},

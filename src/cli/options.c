@@ -79,6 +79,7 @@ cmi_status cmi_option_store(const cmi_option *option, const char *given, const c
     case CMI_OPTION_NUMBER:
         return store_number(option, given, value, err);
     case CMI_OPTION_TEXT:
+    case CMI_OPTION_CONFIG:
         *(const char **)option->to = value;
         return CMI_OK;
     case CMI_OPTION_LIST:

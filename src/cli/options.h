@@ -14,6 +14,7 @@ typedef enum cmi_option_kind {
     CMI_OPTION_NUMBER, /* double * */
     CMI_OPTION_TEXT,   /* const char ** */
     CMI_OPTION_LIST,   /* cmi_option_list *: may come several times */
+    CMI_OPTION_CONFIG, /* const char **: a file with options (cli/config_file.h), read first */
 } cmi_option_kind;
 
 enum { CMI_OPTION_LIST_MAX = 64 };

@@ -63,7 +63,7 @@ static cmi_status set(const cmi_command_line *line, const char *key, const char 
                       cmi_error *err)
 {
     const cmi_option *option = cmi_option_find(line, key, strlen(key));
-    if (option == NULL || strcmp(key, "config") == 0) {
+    if (option == NULL || option->kind == CMI_OPTION_CONFIG) {
         return cmi_error_set(err, CMI_ERR_INVALID, "unknown key \"%s\"; --help lists the options",
                              key);
     }
@@ -110,8 +110,7 @@ static cmi_status read_config(const cmi_command_line *line, const char *path, cm
 cmi_status cmi_options_read_configs(const cmi_command_line *line, int argc, char **argv,
                                     cmi_error *err)
 {
-    const cmi_option *config = cmi_option_find(line, "config", sizeof "config" - 1);
-    for (int i = 0; config != NULL && i < argc && strcmp(argv[i], "--") != 0; i++) {
+    for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++) {
         const char *name = argv[i] + strspn(argv[i], "-");
         size_t n = strcspn(name, "=");
         if (argv[i][0] != '-' || *name == '\0') {
@@ -120,7 +119,7 @@ cmi_status cmi_options_read_configs(const cmi_command_line *line, int argc, char
         const cmi_option *option = cmi_option_find(line, name, n);
         bool stands_apart = option != NULL && option->kind != CMI_OPTION_FLAG && name[n] == '\0';
         i += stands_apart ? 1 : 0;
-        if (option == config && i < argc) {
+        if (option != NULL && option->kind == CMI_OPTION_CONFIG && i < argc) {
             cmi_status st = read_config(line, stands_apart ? argv[i] : name + n + 1, err);
             if (st != CMI_OK) {
                 return st;

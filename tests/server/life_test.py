@@ -221,7 +221,7 @@ class End(LifeTest):
         """More work than any test waits for."""
         streams = [server.send(COMPLETIONS, {**LONG, "seed": i}) for i in range(100)]
         read_until(streams[0], b"data: ")
-        server.wait_running(1, 99)
+        server.wait_for("a crowd", lambda: server.metric("vllm:num_requests_waiting") > 60)
         return streams
 
     def test_time_that_is_not_enough(self):

@@ -111,7 +111,8 @@ class LiveMetrics(unittest.TestCase):
 
     def test_a_workload_moves_every_metric(self):
         server = self.start("--metrics-names", "both", "--max-num-seqs", "4",
-                            "--max-total-tokens", "2048", "--num-speculative-tokens", "2", "--speculate-always",
+                            "--max-total-tokens", "2048", "--num-speculative-tokens", "2",
+                            "--speculate-always",
                             "--slow-client-timeout", "1", "--step-probe-ms", "0")
         before = Scrape(server)
         moved = set()

@@ -22,9 +22,13 @@ def main():
     p.add_argument("--input", type=int, default=64, help="tokens of a prompt (default 64)")
     p.add_argument("--output", type=int, default=128, help="tokens of an answer (default 128)")
     p.add_argument("--temperature", type=float, default=0)
+    p.add_argument("--always", action="store_true",
+                   help="drafts also where they cost more than they bring (--speculate-always)")
     p.add_argument("--dataset", metavar="FILE", help="JSON lines with \"prompt\", instead of "
                    "random prompts, which no model continues as it would text")
-    opt = m.arguments(p, {"batch": [1, 4], "requests": 2, "input": 16, "output": 16})
+    opt = m.arguments(p, {"batch": [1, 4], "requests": 2, "input": 16, "output": 16,
+                          "always": True})
+    always = ["--speculate-always"] if opt.always else []
     data = {"dataset_name": "custom", "dataset_path": opt.dataset} if opt.dataset else {
         "random_input_len": opt.input}
     sides = [(n, k) for n in opt.batch for k in [0, *opt.drafts]]
@@ -40,7 +44,7 @@ def main():
         return {**result, "accepted_percent": 100 * right / tried if tried else None}
     with contextlib.ExitStack() as stack:
         servers = {k: stack.enter_context(m.Server(
-            opt, "--num-speculative-tokens", k, "--max-num-seqs", max(opt.batch)))
+            opt, "--num-speculative-tokens", k, "--max-num-seqs", max(opt.batch), *always))
             for k in [0, *opt.drafts]}
         found = m.rounds(opt, sides, lambda side, i: measure(servers, side, i))
     rows = []
