@@ -67,10 +67,10 @@ asan: ## tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSaniti
 	@$(SANITIZED_TEST) -C build-asan
 
 .PHONY: tsan
-tsan: ## tests under ThreadSanitizer
+tsan: ## tests under ThreadSanitizer, without those of one thread's results
 	@tools/setup.sh test
 	@$(CONFIGURE) build-tsan -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false -Dtests=enabled -Dwerror=$(WERROR)
-	@$(SANITIZED_TEST) -C build-tsan
+	@$(SANITIZED_TEST) --no-suite golden --no-suite kernels -C build-tsan
 
 .PHONY: msan
 msan: ## tests of the folders without dependencies under MemorySanitizer

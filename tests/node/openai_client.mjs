@@ -347,8 +347,9 @@ test('errors have the classes that the client knows', async () => {
     'AuthenticationError');
 });
 
-test('a full queue is a RateLimitError, after which the client may try again', async () => {
+test('a full queue is a RateLimitError, after which the client may try again', async (t) => {
   const small = await serve('--max-num-queued-reqs', '1', '--max-num-seqs', '1');
+  t.after(() => stop(small));
   const hasty = connect(small);
   const controller = new AbortController();
   const long = { model: MODEL, messages: STORY, max_tokens: 1500, ignore_eos: true };
@@ -357,13 +358,12 @@ test('a full queue is a RateLimitError, after which the client may try again', a
   const refused = await Promise.race(asked);
   assert.ok(refused instanceof OpenAI.RateLimitError, `${refused}`);
   assert.equal(refused.status, 429);
-  assert.equal(refused.headers.get('retry-after'), '1');
+  assert.match(refused.headers.get('retry-after'), /^[1-9][0-9]?$/);
   const patient = connect(small, { maxRetries: 10 }).chat.completions
     .create({ ...GREEDY, messages: SUM, max_tokens: 1 });
   controller.abort();
   await Promise.all(asked);
   assert.equal((await patient).usage.completion_tokens, 1);
-  await stop(small);
 });
 
 test('many clients at once are all served, and alike', async () => {

@@ -17,7 +17,9 @@ CMINFER, MODEL = map(os.path.abspath, sys.argv[1:3])
 
 COMPLETIONS = "/v1/completions"
 SHORT = {"prompt": "a", "max_tokens": 1}
-LONG = {"prompt": "a", "ignore_eos": True, "max_tokens": 2000, "stream": True}
+# Where every access is watched a token takes ten times as long.
+LONG = {"prompt": "a", "ignore_eos": True, "stream": True,
+        "max_tokens": 200 if "CMI_FEW" in os.environ else 2000}
 PROBES = ("/health", "/liveness", "/ping", "/readiness", "/ready")
 
 
@@ -224,15 +226,22 @@ class End(LifeTest):
         server.wait_for("a crowd", lambda: server.metric("vllm:num_requests_waiting") > 60)
         return streams
 
+    @staticmethod
+    def end_of(sock):
+        """The last events. None: nobody read while it was written, and it was cut off."""
+        try:
+            return read_answer(sock).body.decode().split("\n\n")[-3:]
+        except ConnectionResetError:
+            return None
+
     def test_time_that_is_not_enough(self):
         server = self.start("--max-num-seqs", "1", "--shutdown-timeout", "1")
         streams = self.crowd(server)
         self.assertEqual(server.stop(), 0)
-        ends = [read_answer(sock).body.decode().split("\n\n")[-3:]
-                for sock in streams[1:]]
-        for end in ends:
+        ends = [self.end_of(sock) for sock in streams[1:]]
+        for end in filter(None, ends):
             self.assertEqual(end[1:], ["data: [DONE]", ""])
-        told = [end[0] for end in ends if '"error"' in end[0]]
+        told = [end[0] for end in ends if end and '"error"' in end[0]]
         self.assertGreater(len(told), 50)
         for event in told:
             self.assertIn('"message":"The server was stopped."', event)
