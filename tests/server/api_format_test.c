@@ -272,8 +272,8 @@ static void calls_of_unknown_markup_cannot_be_bound(void **state)
     (void)state;
     static const char *const templates[] = {
         "{{ messages[0].content }}",
-        "{%- for m in messages -%}<tool_call>{{ m.tool_calls | default([]) | tojson }}{%- endfor "
-        "-%}",
+        ("{%- for m in messages -%}<tool_call>{{ m.tool_calls | default([]) | tojson }}{%- endfor "
+         "-%}"),
         "{{ raise_exception('no') if messages | length > 1 else 'x' }}",
     };
     for (size_t i = 0; i < CMI_LEN(templates); i++) {
