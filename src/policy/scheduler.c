@@ -224,6 +224,7 @@ void cmi_scheduler_received(cmi_scheduler *s, uint64_t now_ns, uint32_t slot, ui
 void cmi_scheduler_leave(cmi_scheduler *s, uint32_t slot)
 {
     move_on(&s->slots[slot], CMI_REQUEST_LEAVE);
+    cmi_fairness_leave(&s->fairness, s->slots[slot].tenant);
 }
 
 void cmi_scheduler_drained(cmi_scheduler *s, uint64_t now_ns, uint32_t slot)
@@ -512,8 +513,17 @@ static bool begin_sequence(cmi_scheduler *s, cmi_scheduler_slot *seq, uint32_t n
     return true;
 }
 
+/* It holds pages only: its request has ended here, or goes on elsewhere. */
+static bool is_leaving(const cmi_scheduler_slot *seq)
+{
+    return seq->state == CMI_REQUEST_DRAIN || seq->state == CMI_REQUEST_SEND;
+}
+
 static void count_in_budget(cmi_scheduler *s, const cmi_scheduler_slot *seq)
 {
+    if (is_leaving(seq)) {
+        return;
+    }
     cmi_step_budget_add(&s->budget, &seq->pace, s->now_ns, n_known(seq),
                         seq->state == CMI_REQUEST_DECODE);
 }
@@ -679,8 +689,11 @@ static void sum_load(const cmi_scheduler *s, cmi_admission_load *load)
     double n_decode = 0, n_tokens = 0;
     for (uint32_t i = 0; i < s->running.n; i++) {
         const cmi_scheduler_slot *seq = &s->slots[s->running.slots[i]];
+        if (is_leaving(seq)) {
+            continue;
+        }
         cmi_step_budget_add(&budget, &seq->pace, s->now_ns, n_known(seq), false);
-        if (seq->state == CMI_REQUEST_PREFILL) {
+        if (seq->state == CMI_REQUEST_PREFILL || seq->state == CMI_REQUEST_RECEIVE) {
             load->n_prefill_tokens += seq->request.n_prompt - seq->n_stored;
         } else {
             n_decode++;

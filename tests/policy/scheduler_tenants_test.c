@@ -30,10 +30,11 @@ static uint32_t draw(rig *r, uint32_t n)
     return w[0] % n;
 }
 
-static void start(rig *r, uint64_t seed)
+static void start_as(rig *r, uint64_t seed, cmi_instance_role role)
 {
     *r = (rig){.seed = seed, .now_ns = 1};
-    r->opt = (cmi_scheduler_options){.n_slots = N_SLOTS,
+    r->opt = (cmi_scheduler_options){.role = role,
+                                     .n_slots = N_SLOTS,
                                      .max_num_seqs = MAX_SEQS,
                                      .max_rows = 128,
                                      .max_decode_rows = MAX_SEQS,
@@ -51,6 +52,11 @@ static void start(rig *r, uint64_t seed)
                      CMI_OK);
     r->memory[2] = cmi_alloc(1, cmi_scheduler_bytes(&r->opt));
     r->s = cmi_scheduler_init(r->memory[2], &r->opt);
+}
+
+static void start(rig *r, uint64_t seed)
+{
+    start_as(r, seed, CMI_ROLE_BOTH);
 }
 
 static void stop(rig *r)
@@ -229,6 +235,54 @@ static void everybody_ends_and_runs_repeat(void **state)
     }
 }
 
+static uint32_t admit_one(rig *r)
+{
+    cmi_scheduler_plan plan;
+    assert_false(cmi_scheduler_plan_step(r->s, ++r->now_ns, &plan)); /* prompts run elsewhere */
+    assert_int_equal(plan.n_admitted, 1);
+    return plan.admitted[0];
+}
+
+static void leave(rig *r, uint32_t slot)
+{
+    cmi_scheduler_leave(r->s, slot);
+    cmi_scheduler_drained(r->s, ++r->now_ns, slot);
+}
+
+/* Those who leave while their prompt is at a prefill instance make room in the table of tenants:
+ * a newcomer behind more of them than it holds still has his own turn. */
+static void who_leaves_during_a_hand_over_is_forgotten(void **state)
+{
+    (void)state;
+    rig r;
+    start_as(&r, 1, CMI_ROLE_DECODE);
+    for (uint32_t i = 0; i < 2 * CMI_FAIRNESS_TENANTS; i++) {
+        arrive(&r, 0, 1000 + i, 0);
+        assert_int_equal(admit_one(&r), 0);
+        leave(&r, 0);
+    }
+    cmi_scheduler_plan plan;
+    for (uint32_t i = 0; i < MAX_SEQS; i++) {
+        arrive(&r, i, 3, 0);
+    }
+    (void)cmi_scheduler_plan_step(r.s, ++r.now_ns, &plan);
+    assert_int_equal(plan.n_admitted, MAX_SEQS);
+    arrive(&r, 10, 1, 0);
+    arrive(&r, 11, 2, 0);
+    arrive(&r, 12, 1, -1);
+    leave(&r, 0);
+    assert_int_equal(admit_one(&r), 12); /* tenant 1 is charged for a prompt */
+    leave(&r, 1);
+    assert_int_equal(admit_one(&r), 11);
+    cmi_scheduler_finish(r.s, ++r.now_ns, 10);
+    for (uint32_t i = 2; i < MAX_SEQS; i++) {
+        leave(&r, i);
+    }
+    leave(&r, 11);
+    leave(&r, 12);
+    stop(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -236,6 +290,7 @@ int main(void)
         cmocka_unit_test(a_newcomer_is_next),
         cmocka_unit_test(priorities_come_before_shares),
         cmocka_unit_test(everybody_ends_and_runs_repeat),
+        cmocka_unit_test(who_leaves_during_a_hand_over_is_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
