@@ -40,6 +40,11 @@ cmi_status cmi_disaggregation_create(cmi_disaggregation **d_out, uint64_t patien
     return CMI_OK;
 }
 
+void cmi_disaggregation_set_faults(cmi_disaggregation *d, const struct cmi_fault_options *faults)
+{
+    d->handover.faults = faults;
+}
+
 void cmi_disaggregation_decode_options(cmi_disaggregation *d, cmi_instance_options *options)
 {
     options->kv_memory = cmi_kv_receiver_memory;

@@ -19,6 +19,10 @@ typedef struct cmi_disaggregation cmi_disaggregation;
 CMI_NODISCARD cmi_status cmi_disaggregation_create(cmi_disaggregation **d_out, uint64_t patience_ns,
                                                    cmi_error *err);
 
+/* For tests: the fabrics of prefill instances that are added from now on do wrong what faults says
+ * (fabric/fault.h), which outlives these calls. */
+void cmi_disaggregation_set_faults(cmi_disaggregation *d, const struct cmi_fault_options *faults);
+
 /* Makes options those of the decode instance: its pages lie where prefill instances reach them. */
 void cmi_disaggregation_decode_options(cmi_disaggregation *d, cmi_instance_options *options);
 

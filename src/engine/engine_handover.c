@@ -57,13 +57,14 @@ static void take_event(cmi_engine *engine, const cmi_seat_event *from)
 {
     cmi_engine_slot *slot = &engine->slots[engine->seats[from->seat].slot];
     if (slot->request == NULL || slot->reason != CMI_FINISH_NONE ||
-        from->event.index != slot->n_prompt_events) {
+        from->event.index != slot->n_prompt_events ||
+        from->event.index >= slot->request->n_prompt_tokens) {
         return; /* it has ended, or this was sent before its prompt had to be computed again */
     }
     cmi_event event =
         cmi_engine_event(engine, engine->seats[from->seat].slot, CMI_EVENT_PROMPT_TOKEN);
     event.index = from->event.index;
-    event.token_id = from->event.token_id;
+    event.token_id = cmi_request_prompt(slot->request)[event.index];
     event.logprob = from->event.logprob;
     event.n_top = from->event.n_top;
     memcpy(event.top, from->event.top, sizeof event.top);

@@ -60,7 +60,6 @@ static cmi_event finished_event(const cmi_engine *engine, uint32_t slot_idx)
     const cmi_engine_slot *slot = &engine->slots[slot_idx];
     cmi_event event = cmi_engine_event(engine, slot_idx, CMI_EVENT_FINISHED);
     event.finish_reason = slot->reason;
-    event.status = slot->status;
     event.stop_token_id = slot->stop_token_id;
     event.status = (int32_t)slot->status;
     event.n_prompt_tokens = slot->request->n_prompt_tokens;

@@ -7,8 +7,13 @@
  *     prefill -> decode   WELCOME, PROMPT_EVENT, DONE, ENDED: small messages; and by put: slices
  *                         of pages, then the record of checksums and first token, then a signal
  *
- * Nothing is copied on the decode side: pages are written where they are read. A slice that does
- * not have its checksum is never read; the prompt is asked for again.
+ * Nothing is copied on the decode side: pages are written where they are read. A slice or
+ * record that does not have its checksum is never used; the prompt is asked for again. Messages
+ * rely on the fabric to bring them whole.
+ *
+ * A peer that is gone writes nothing any more; one that hangs and comes back could. So neither side
+ * gives up a peer that only hangs (hung_after_ns of the fabric is off): between hosts that takes a
+ * fence first.
  *
  * Lifetime. A receiver is made before its instance, whose KV pages lie in its memory
  * (cmi_kv_receiver_memory), runs while its engine does (cmi_engine_options.receiver), and is
@@ -34,6 +39,8 @@ typedef struct cmi_handover_options {
     /* Of a receiver: how long a request waits while no prefill instance can be asked; 0: 30 s. It
      * ends with CMI_ERR_PEER then. */
     uint64_t patience_ns;
+    /* Of a sender, for tests: what its fabric does wrong (fabric/fault.h); NULL: nothing. */
+    const struct cmi_fault_options *faults;
 } cmi_handover_options;
 
 /* CMI_ERR_IO, CMI_ERR_NO_MEMORY. */

@@ -19,8 +19,9 @@
  *     order         page ids [n_pages], then the request, read by the prefill side
  */
 typedef struct cmi_handover_record {
-    uint64_t transfer;               /* whose record this is */
-    cmi_event first;                 /* the first token */
+    uint32_t checksum; /* CRC32C of all of it, with 0 here, and of the checksums behind it */
+    uint64_t transfer; /* whose record this is */
+    cmi_event first;   /* the first token */
     uint32_t drafts[CMI_MAX_DRAFTS]; /* of the tokens behind it */
     uint32_t n_drafts;
     uint32_t n_pages;  /* that were put */
@@ -38,6 +39,10 @@ static inline uint64_t cmi_handover_request_at(uint32_t n_pages)
 {
     return CMI_ROUND_UP((uint64_t)n_pages * sizeof(uint32_t), (uint64_t)8);
 }
+
+/* Of a record as it lies in memory, padding included, and of its n_checksums. */
+uint32_t cmi_handover_record_checksum(const cmi_handover_record *record, const uint32_t *checksums,
+                                      size_t n_checksums);
 
 /* ---- messages ---- */
 

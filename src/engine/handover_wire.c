@@ -1,5 +1,9 @@
 #include "engine/handover_internal.h"
 
+#include <stddef.h>
+
+#include "base/crc32c.h"
+
 cmi_handover_box cmi_handover_box_make(const cmi_kv_layout *layout, uint32_t max_model_len)
 {
     const uint64_t n_pages = cmi_kv_pages_for(max_model_len);
@@ -12,6 +16,17 @@ cmi_handover_box cmi_handover_box_make(const cmi_kv_layout *layout, uint32_t max
                                                   cmi_request_max_bytes(max_model_len),
                                               line);
     return box;
+}
+
+uint32_t cmi_handover_record_checksum(const cmi_handover_record *record, const uint32_t *checksums,
+                                      size_t n_checksums)
+{
+    static const uint32_t none = 0;
+    const size_t n_own = sizeof record->checksum;
+    _Static_assert(offsetof(cmi_handover_record, checksum) == 0, "the checksum comes first");
+    uint32_t crc = cmi_crc32c(0, &none, n_own);
+    crc = cmi_crc32c(crc, (const uint8_t *)record + n_own, sizeof *record - n_own);
+    return cmi_crc32c(crc, checksums, n_checksums * sizeof *checksums);
 }
 
 static bool is_note(uint32_t kind)

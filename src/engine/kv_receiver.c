@@ -10,16 +10,12 @@
 #include "engine/kv_receiver_internal.h"
 
 enum {
-    DEFAULT_PATIENCE_NS = 2000000000, /* 15 of them */
     LONG_SLEEP_NS = 100000000,
     SHORT_SLEEP_NS = 20000,  /* while a signal is about to be seen */
     LOOK_AGAIN_NS = 5000000, /* while somebody is to be connected or asked */
 };
 
-static uint8_t *box_of(const cmi_kv_receiver *r, uint32_t seat)
-{
-    return r->boxes + seat * r->box.n_bytes;
-}
+static const uint64_t default_patience_ns = 30000000000;
 
 /* ---- the thread --------------------------------------------------------------------------------
  */
@@ -95,7 +91,7 @@ void cmi_kv_receiver_ask(cmi_kv_receiver *r, uint32_t seat_idx, const cmi_reques
                          const cmi_page_id *pages, uint32_t n_pages)
 {
     cmi_receive_seat *seat = &r->seats[seat_idx]; /* idle: the thread does not look at it */
-    uint8_t *order = box_of(r, seat_idx) + r->box.order_at;
+    uint8_t *order = cmi_receive_box(r, seat_idx) + r->box.order_at;
     uint32_t *page_ids = (uint32_t *)order;
     for (uint32_t i = 0; i < n_pages; i++) {
         page_ids[i] = pages[i].idx;
@@ -114,7 +110,7 @@ void cmi_kv_receiver_drop(cmi_kv_receiver *r, uint32_t seat)
 
 const cmi_handover_record *cmi_kv_receiver_record(const cmi_kv_receiver *r, uint32_t seat)
 {
-    return (const cmi_handover_record *)(box_of(r, seat) + r->box.record_at);
+    return (const cmi_handover_record *)(cmi_receive_box(r, seat) + r->box.record_at);
 }
 
 void cmi_kv_receiver_stats(cmi_kv_receiver *r, cmi_handover_stats *stats_out)
@@ -131,7 +127,7 @@ cmi_status cmi_kv_receiver_create(cmi_kv_receiver **receiver_out, const cmi_hand
                                   cmi_error *err)
 {
     cmi_kv_receiver *r = cmi_alloc(1, sizeof *r);
-    r->patience_ns = opt->patience_ns > 0 ? opt->patience_ns : UINT64_C(15) * DEFAULT_PATIENCE_NS;
+    r->patience_ns = opt->patience_ns > 0 ? opt->patience_ns : default_patience_ns;
     pthread_mutex_init(&r->lock, NULL);
     cmi_fabric_options fabric = cmi_handover_fabric_options(opt);
     cmi_status st = cmi_fabric_create_local(&r->fabric, &fabric, err);

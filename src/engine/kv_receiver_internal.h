@@ -26,7 +26,7 @@ typedef struct cmi_receive_seat {
 typedef struct cmi_prefill_peer {
     char address[CMI_FABRIC_MAX_ADDRESS + 1];
     cmi_endpoint_id endpoint;
-    bool is_connecting;
+    bool has_endpoint; /* connected, or on the way */
     uint64_t retry_ns;
 } cmi_prefill_peer;
 
@@ -70,9 +70,14 @@ static inline void cmi_receive_move_on(cmi_receive_seat *seat, cmi_receive_event
     assert(seat->state != CMI_RECEIVE_N_STATES);
 }
 
+static inline uint8_t *cmi_receive_box(const cmi_kv_receiver *r, uint32_t seat)
+{
+    return r->boxes + seat * r->box.n_bytes;
+}
+
 static inline const _Atomic uint64_t *cmi_receive_word(const cmi_kv_receiver *r, uint32_t seat)
 {
-    return (const _Atomic uint64_t *)(r->boxes + seat * r->box.n_bytes);
+    return (const _Atomic uint64_t *)cmi_receive_box(r, seat);
 }
 
 /* The seat of a transfer that is not over; UINT32_MAX: none. */

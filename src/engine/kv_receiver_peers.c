@@ -107,7 +107,7 @@ static void lose_peer(cmi_kv_receiver *r, uint32_t peer)
     r->stats.n_lost += n_lost;
     pthread_mutex_unlock(&r->lock);
     r->loads[peer].is_open = false;
-    r->peers[peer].is_connecting = false;
+    r->peers[peer].has_endpoint = false;
     r->peers[peer].retry_ns = cmi_fabric_after_ns(r->fabric, RETRY_NS);
     cmi_endpoint_close(r->fabric, r->peers[peer].endpoint);
     r->peers[peer].endpoint = (cmi_endpoint_id){0};
@@ -133,11 +133,11 @@ void cmi_receive_connect_peers(cmi_kv_receiver *r)
 {
     for (uint32_t i = 0; i < r->n_peers; i++) {
         cmi_prefill_peer *peer = &r->peers[i];
-        if (!peer->is_connecting && cmi_fabric_now_ns(r->fabric) >= peer->retry_ns) {
+        if (!peer->has_endpoint && cmi_fabric_now_ns(r->fabric) >= peer->retry_ns) {
             cmi_status st =
                 cmi_fabric_connect(r->fabric, peer->address,
                                    cmi_fabric_after_ns(r->fabric, CONNECT_NS), &peer->endpoint);
-            peer->is_connecting = st == CMI_OK;
+            peer->has_endpoint = st == CMI_OK;
             peer->retry_ns = cmi_fabric_after_ns(r->fabric, RETRY_NS);
         }
     }

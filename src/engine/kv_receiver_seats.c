@@ -15,11 +15,6 @@ enum {
 /* ---- seats -------------------------------------------------------------------------------------
  */
 
-static uint8_t *box_of(const cmi_kv_receiver *r, uint32_t seat)
-{
-    return r->boxes + seat * r->box.n_bytes;
-}
-
 /* The seat is nobody else's any more. The engine is told if the ask is over with that; otherwise
  * somebody else is to be asked, or it ends with `failure`. */
 void cmi_receive_leave_peer(cmi_kv_receiver *r, uint32_t seat_idx, cmi_receive_event event,
@@ -120,16 +115,32 @@ void cmi_receive_tell_drops(cmi_kv_receiver *r)
 /* ---- what arrives ------------------------------------------------------------------------------
  */
 
-static bool is_intact(cmi_kv_receiver *r, uint32_t seat_idx)
+/* The record is this transfer's, whole, and says what can be. */
+static bool is_record_good(const cmi_kv_receiver *r, const cmi_receive_seat *seat,
+                           const cmi_handover_record *record, const uint32_t *checksums)
 {
-    const cmi_receive_seat *seat = &r->seats[seat_idx];
-    const uint8_t *box = box_of(r, seat_idx);
-    const cmi_handover_record *record = cmi_kv_receiver_record(r, seat_idx);
-    const uint32_t *checksums = (const uint32_t *)(box + r->box.checksums_at);
-    const uint32_t *page_ids = (const uint32_t *)(box + r->box.order_at);
     if (record->transfer != seat->transfer || record->n_pages != seat->n_pages ||
         record->n_drafts > CMI_MAX_DRAFTS || record->first.n_top > CMI_MAX_TOP_LOGPROBS ||
         record->first.token_id >= r->shape.vocab_size) {
+        return false;
+    }
+    for (uint32_t i = 0; i < record->n_drafts; i++) {
+        if (record->drafts[i] >= r->shape.vocab_size) {
+            return false;
+        }
+    }
+    return record->checksum == cmi_handover_record_checksum(
+                                   record, checksums, (size_t)record->n_pages * r->shape.n_layers);
+}
+
+static bool is_intact(cmi_kv_receiver *r, uint32_t seat_idx)
+{
+    const cmi_receive_seat *seat = &r->seats[seat_idx];
+    const uint8_t *box = cmi_receive_box(r, seat_idx);
+    const cmi_handover_record *record = cmi_kv_receiver_record(r, seat_idx);
+    const uint32_t *checksums = (const uint32_t *)(box + r->box.checksums_at);
+    const uint32_t *page_ids = (const uint32_t *)(box + r->box.order_at);
+    if (!is_record_good(r, seat, record, checksums)) {
         return false;
     }
     for (uint32_t page = 0; page < record->n_pages; page++) {
@@ -152,8 +163,7 @@ void cmi_receive_arrive(cmi_kv_receiver *r, uint32_t seat_idx)
     pthread_mutex_lock(&r->lock);
     r->stats.n_arrived++;
     r->stats.n_damaged += is_wanted && !ok ? 1 : 0;
-    r->stats.n_bytes +=
-        (uint64_t)cmi_kv_receiver_record(r, seat_idx)->n_pages * r->shape.page_bytes;
+    r->stats.n_bytes += ok ? seat->n_pages * r->shape.page_bytes : 0;
     pthread_mutex_unlock(&r->lock);
     if (is_wanted && !ok) {
         cmi_log(CMI_LOG_WARN, "KV from %s is damaged, the prompt is computed again",

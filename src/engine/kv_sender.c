@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "engine/engine_internal.h"
 #include "engine/kv_sender_internal.h"
+#include "fabric/fault.h"
 
 enum {
     LONG_SLEEP_NS = 100000000,
@@ -185,6 +186,9 @@ cmi_status cmi_kv_sender_create(cmi_kv_sender **sender_out, const cmi_handover_o
     pthread_mutex_init(&s->lock, NULL);
     cmi_fabric_options fabric = cmi_handover_fabric_options(opt);
     cmi_status st = cmi_fabric_create_local(&s->fabric, &fabric, err);
+    if (st == CMI_OK && opt->faults != NULL) {
+        st = cmi_fabric_wrap_faults(&s->fabric, s->fabric, opt->faults, err);
+    }
     if (st == CMI_OK) {
         st = cmi_fabric_listen(s->fabric, "local:", err);
     }

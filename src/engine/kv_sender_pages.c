@@ -223,6 +223,8 @@ static cmi_status put_tail(cmi_kv_sender *s, cmi_send *send)
                                 in_box(s, send, s->box.checksums_at),
                                 n_checksums * sizeof *send->checksums, NULL);
     case CMI_SEND_TAIL_RECORD:
+        send->record.checksum =
+            cmi_handover_record_checksum(&send->record, send->checksums, n_checksums);
         return cmi_endpoint_put(s->fabric, send->endpoint, &send->record,
                                 in_box(s, send, s->box.record_at), sizeof send->record, NULL);
     case CMI_SEND_TAIL_SIGNAL:

@@ -11,6 +11,7 @@
 #include "engine/disaggregation.h"
 #include "engine/engine.h"
 #include "engine/instance.h"
+#include "fabric/fault.h"
 
 enum { N_REQUESTS = 40, MAX_PROMPT = 210, MAX_OUTPUT = 40, DEADLINE_MS = 120000 };
 
@@ -34,6 +35,8 @@ typedef struct run_options {
     uint32_t n_prefills; /* instances apart from decode; 0: one instance does both */
     bool by_cost;        /* drafts, with durations measured first */
 } run_options;
+
+static const cmi_fault_options *faults; /* of prefill instances; NULL: none */
 
 static uint32_t draw(uint64_t request, uint64_t what, uint32_t n)
 {
@@ -142,6 +145,7 @@ static house open_house(cmi_instance_options options, const cmi_engine_options *
     }
     cmi_instance_options prefill = options;
     assert_int_equal(cmi_disaggregation_create(&h.apart, patience_ns, &err), CMI_OK);
+    cmi_disaggregation_set_faults(h.apart, faults);
     cmi_disaggregation_decode_options(h.apart, &options);
     assert_int_equal(cmi_instance_open(&h.in, &options, &err), CMI_OK);
     cmi_disaggregation_set_decode(h.apart, h.in);
@@ -355,6 +359,51 @@ static void a_dead_prefill_instance_is_not_missed(void **state)
     cmi_free(got);
 }
 
+static answer ask_one(house *h, uint32_t i)
+{
+    cmi_error err = {0};
+    answer *answers = cmi_alloc(N_REQUESTS, sizeof *answers);
+    cmi_request *request = make_request(i, h->in->config.vocab_size);
+    assert_int_equal(cmi_engine_submit(h->engine, request, &err), CMI_OK);
+    collect(h->engine, answers, 1);
+    answer one = answers[i];
+    cmi_free(request);
+    cmi_free(answers);
+    return one;
+}
+
+/* A bit flips in each operation of a transfer in turn: slices, checksums, the record. The prompt
+ * comes again, and the answer is the same. */
+static void a_flipped_bit_is_never_served(void **state)
+{
+    (void)state;
+    enum { FIRST_PUT = 3 }; /* behind WELCOME and the fetch of the request */
+    uint32_t request = 0;   /* logprobs of prompts come as messages between the puts */
+    while (draw(request, 8, 4) == 0 || draw(request, 0, MAX_PROMPT) < 70) {
+        request++;
+    }
+    house whole = open_small(0, 0);
+    const uint32_t n_prompt = 1 + draw(request, 0, MAX_PROMPT);
+    const uint32_t n_slices =
+        cmi_kv_pages_for(n_prompt) * whole.in->kv_pool.layout.n_layers; /* a put each */
+    const answer want = ask_one(&whole, request);
+    close_house(&whole);
+    for (uint32_t nth = FIRST_PUT; nth < FIRST_PUT + n_slices + 2; nth++) {
+        const cmi_fault_options one_bit = {.seed = nth, .n_ops = 4096, .corrupt_nth = nth};
+        faults = &one_bit;
+        house h = open_small(1, 0);
+        faults = NULL;
+        const answer got = ask_one(&h, request);
+        cmi_handover_stats stats;
+        cmi_disaggregation_handover_stats(h.apart, &stats);
+        if (stats.n_damaged != 1 || memcmp(&want, &got, sizeof got) != 0) {
+            fail_msg("operation %u of %u: %llu damaged", nth, FIRST_PUT + n_slices + 1,
+                     (unsigned long long)stats.n_damaged);
+        }
+        close_house(&h);
+    }
+}
+
 /* Nobody is left to run prompts: the truth in bounded time, and nothing is kept. */
 static void without_prefill_instances_requests_end_with_an_error(void **state)
 {
@@ -379,6 +428,7 @@ int main(void)
         cmocka_unit_test(answers_do_not_depend_on_company),
         cmocka_unit_test(cancelling_leaves_nothing_behind),
         cmocka_unit_test(a_dead_prefill_instance_is_not_missed),
+        cmocka_unit_test(a_flipped_bit_is_never_served),
         cmocka_unit_test(without_prefill_instances_requests_end_with_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
