@@ -184,7 +184,7 @@ static answer *run(const run_options *opt)
     cmi_engine_options engine_options = {.max_prefill_rows = opt->max_prefill_rows,
                                          .max_drafts = opt->max_drafts,
                                          .drafts_by_cost = opt->by_cost,
-                                         .probe_ms = opt->by_cost ? 200 : 0,
+                                         .probe_ms = opt->by_cost ? 60000 : 0,
                                          .no_prefix_cache = opt->no_prefix_cache};
     house h = open_house(options, &engine_options, opt->n_prefills, 0);
     const uint32_t vocab_size = h.in->config.vocab_size;

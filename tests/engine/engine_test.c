@@ -215,12 +215,16 @@ static cmi_status offer(fixture *f, uint64_t id, uint32_t ttft_us, uint32_t tpot
     return st;
 }
 
+/* For all made-up steps that there are, also where an emulator runs them: they end by themselves.
+ */
+enum { ENOUGH_PROBE_MS = 60000 };
+
 /* Targets of 1 us no machine keeps, of an hour every one. */
 static void targets_are_looked_at_when_durations_are_known(void **state)
 {
     fixture *f = *state;
     const uint32_t hour = 3600000000u;
-    cmi_engine_options opt = {.probe_ms = 300};
+    cmi_engine_options opt = {.probe_ms = ENOUGH_PROBE_MS};
     cmi_admission_verdict v;
     cmi_error err = {0};
     start(f, 0, 0);
@@ -297,7 +301,7 @@ static void probing_changes_nothing_but_what_is_known(void **state)
     fixture *f = *state;
     uint32_t tokens[2][40];
     for (uint32_t with = 0; with < 2; with++) {
-        cmi_engine_options opt = {.probe_ms = with * 300};
+        cmi_engine_options opt = {.probe_ms = with * ENOUGH_PROBE_MS};
         cmi_error err = {0};
         assert_int_equal(cmi_engine_start(&f->engine, f->instance, &opt, &err), CMI_OK);
         cmi_engine_stats stats;
