@@ -211,7 +211,7 @@ void cmi_engine_take_back_all(cmi_engine *engine);
 void cmi_engine_step_sends(cmi_engine *engine, const cmi_scheduler_plan *plan);
 void cmi_engine_step_sent(cmi_engine *engine, const cmi_scheduler_plan *plan);
 
-/* engine_probe.c: runs made-up steps for about budget_ns, to learn how long steps take. Before the
+/* engine_probe.c: runs made-up steps for about budget_ns, and until durations are known. Before the
  * first plan, on the engine's thread. */
 void cmi_engine_probe(cmi_engine *engine, uint64_t budget_ns);
 

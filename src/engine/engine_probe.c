@@ -122,7 +122,10 @@ void cmi_engine_probe(cmi_engine *engine, uint64_t budget_ns)
     const uint64_t begin_ns = cmi_clock_monotonic_ns();
     uint64_t now_ns = begin_ns;
     bool is_cold = true; /* the first step meets cold pages, and is not counted */
-    for (uint32_t i = 0; i < MAX_ROUNDS * CMI_LEN(probes) && now_ns - begin_ns < budget_ns; i++) {
+    for (uint32_t i = 0; i < MAX_ROUNDS * CMI_LEN(probes); i++) {
+        if (now_ns - begin_ns >= budget_ns && cmi_step_cost_is_known(cost)) {
+            break;
+        }
         const probe p = fit(engine, probes[i % CMI_LEN(probes)]);
         if (p.n_decode + p.n_prefill == 0) {
             continue;
