@@ -286,7 +286,7 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--full", action="store_true", help="the whole product")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--requests", type=int, default=24 if os.environ.get("CMI_FEW") else 200)
+    parser.add_argument("--requests", type=int, default=16 if os.environ.get("CMI_FEW") else 200)
     parser.add_argument("--config", help="this one only")
     opt = parser.parse_args()
     dims = dimensions(opt.cminfer)

@@ -221,9 +221,10 @@ class End(LifeTest):
 
     def crowd(self, server):
         """More work than any test waits for."""
-        streams = [server.send(COMPLETIONS, {**LONG, "seed": i}) for i in range(100)]
-        read_until(streams[0], b"data: ")
-        server.wait_for("a crowd", lambda: server.metric("vllm:num_requests_waiting") > 60)
+        body = {**LONG, "max_tokens": 2000}
+        streams = [server.send(COMPLETIONS, {**body, "seed": i}) for i in range(100)]
+        server.wait_for("a crowd", lambda: server.metric("vllm:num_requests_running") == 1 and
+                        server.metric("vllm:num_requests_waiting") > 60)
         return streams
 
     @staticmethod
