@@ -5,6 +5,7 @@
 
 #include "cli/bench/bench.h"
 #include "cli/commands.h"
+#include "engine/engine.h"
 
 typedef struct bench_options {
     cmi_model_options model;
@@ -15,7 +16,7 @@ typedef struct bench_options {
     const char *config;
     cmi_option_list overrides;
     const char *routing;
-    const char *n_prompt, *n_gen, *depth, *batch, *prompt_batch;
+    const char *n_prompt, *n_gen, *depth, *batch, *prompt_batch, *drafts;
     uint32_t seed, pool_mib;
     double seconds;
     cmi_bench_kernels_options kernels_options;
@@ -81,9 +82,9 @@ static cmi_status parse_list(cmi_bench_list *list_out, const char *name, const c
 static bool has_model_options(const bench_options *opt)
 {
     return opt->n_prompt != NULL || opt->n_gen != NULL || opt->depth != NULL ||
-           opt->batch != NULL || opt->prompt_batch != NULL || opt->overrides.n_items > 0 ||
-           opt->random_weights || opt->config != NULL || opt->routing != NULL ||
-           opt->models_options.with_stages;
+           opt->batch != NULL || opt->prompt_batch != NULL || opt->drafts != NULL ||
+           opt->overrides.n_items > 0 || opt->random_weights || opt->config != NULL ||
+           opt->routing != NULL || opt->models_options.with_stages;
 }
 
 /* What excludes each other, what is missing. */
@@ -137,6 +138,7 @@ static cmi_status parse_lists(bench_options *opt, cmi_error *err)
         {&models->batch, "batch", opt->batch != NULL ? opt->batch : "1", 1, MAX_BATCH},
         {&models->prompt_batch, "prompt-batch", opt->prompt_batch != NULL ? opt->prompt_batch : "1",
          1, MAX_BATCH},
+        {&models->drafts, "drafts", opt->drafts != NULL ? opt->drafts : "0", 0, CMI_MAX_DRAFTS},
     };
     cmi_status st = CMI_OK;
     for (size_t i = 0; st == CMI_OK && i < CMI_LEN(lists); i++) {
@@ -200,17 +202,24 @@ static cmi_status bench_model(bench_options *opt, cmi_bench_rig *rig, cmi_bench_
     cmi_instance_options options = {.max_model_len = (uint32_t)sizes.max_model_len,
                                     .max_num_seqs = sizes.max_num_seqs,
                                     .n_kv_tokens = sizes.n_kv_tokens,
+                                    .max_drafts = sizes.max_drafts,
+                                    .with_mtp = sizes.max_drafts > 0,
                                     .random_seed = opt->seed};
-    /* A step of decode has a row for every sequence. */
+    /* A step of decode has a row for every sequence and draft. */
     uint32_t chunk = opt->model.max_num_batched_tokens;
     chunk = chunk > 0 ? chunk : (uint32_t)CMI_DEFAULT_MAX_NUM_BATCHED_TOKENS;
-    opt->model.max_num_batched_tokens = CMI_MAX(chunk, sizes.max_num_seqs);
+    opt->model.max_num_batched_tokens = CMI_MAX(chunk, sizes.max_num_seqs * (1 + sizes.max_drafts));
     models->name = model_name(opt->config != NULL ? opt->config : opt->model.model);
     if (opt->config != NULL) {
         options.random_config = &opt->random_config;
         options.model_dir = opt->config;
     }
     cmi_status st = cmi_cli_open_instance(&instance, &dir, &options, &opt->model, err);
+    if (st == CMI_OK && instance->max_drafts < sizes.max_drafts) {
+        st = cmi_error_set(err, CMI_ERR_INVALID,
+                           "--drafts needs a model with an MTP layer, and %s has none",
+                           models->name);
+    }
     if (st == CMI_OK) {
         cmi_bench_models(rig, out, instance, models);
     }
@@ -250,6 +259,10 @@ static void make_table(cmi_option table[OWN_ROWS], bench_options *opt)
          &opt->depth, 0, 0},
         {"batch", "N,...", "sequences that decode together (default 1)", CMI_OPTION_TEXT,
          &opt->batch, 0, 0},
+        {"drafts", "K,...",
+         "of the MTP layer behind each token that decode verifies and that\n"
+         "hold, so tokens/s are the most that drafts can bring (default 0)",
+         CMI_OPTION_TEXT, &opt->drafts, 0, 0},
         {"prompt-batch", "N,...", "prompts that are packed together (default 1)", CMI_OPTION_TEXT,
          &opt->prompt_batch, 0, 0},
         {"stages", NULL, "a row for every stage of the layers, too", CMI_OPTION_FLAG,

@@ -91,7 +91,8 @@ static void add_moe(cmi_cost *cost, const cmi_model_config *c, double n_rows, do
     }
 }
 
-cmi_cost cmi_cost_step(const cmi_cost_model *m, const cmi_cost_batch *batch)
+/* Nothing yet, but what each part computes with. */
+static cmi_cost begin_cost(const cmi_cost_model *m)
 {
     const cmi_model_config *c = m->config;
     const cmi_dtype linears = m->weights_dtype;
@@ -106,15 +107,41 @@ cmi_cost cmi_cost_step(const cmi_cost_model *m, const cmi_cost_batch *batch)
     cost.parts[CMI_COST_VALUES_UP].dtype = attention;
     cost.parts[CMI_COST_GATE].dtype = CMI_DTYPE_F32;
     cost.parts[CMI_COST_HEAD].dtype = int8_head ? CMI_DTYPE_I8 : attention;
-    step_rows r = count_rows(batch);
-    for (uint32_t i = 0; i < c->num_hidden_layers; i++) {
-        add_attention(&cost, m, &r);
-        if (cmi_model_config_is_moe(c, i)) {
-            add_moe(&cost, c, r.n_rows, batch->n_experts);
-        } else {
-            add_ffn(&cost.parts[CMI_COST_DENSE], r.n_rows, 1, c->hidden_size, c->intermediate_size);
-        }
+    cost.parts[CMI_COST_MTP_INPUT].dtype = attention;
+    return cost;
+}
+
+static void add_layer(cmi_cost *cost, const cmi_cost_model *m, uint32_t layer_idx,
+                      const cmi_cost_batch *batch)
+{
+    const cmi_model_config *c = m->config;
+    const step_rows r = count_rows(batch);
+    add_attention(cost, m, &r);
+    if (cmi_model_config_is_moe(c, layer_idx)) {
+        add_moe(cost, c, r.n_rows, batch->n_experts);
+    } else {
+        add_ffn(&cost->parts[CMI_COST_DENSE], r.n_rows, 1, c->hidden_size, c->intermediate_size);
     }
+}
+
+cmi_cost cmi_cost_step(const cmi_cost_model *m, const cmi_cost_batch *batch)
+{
+    const cmi_model_config *c = m->config;
+    cmi_cost cost = begin_cost(m);
+    for (uint32_t i = 0; i < c->num_hidden_layers; i++) {
+        add_layer(&cost, m, i, batch);
+    }
+    add_linear(&cost.parts[CMI_COST_HEAD], batch->n_head_rows, c->vocab_size, c->hidden_size);
+    return cost;
+}
+
+cmi_cost cmi_cost_mtp_pass(const cmi_cost_model *m, const cmi_cost_batch *batch)
+{
+    const cmi_model_config *c = m->config;
+    cmi_cost cost = begin_cost(m);
+    add_linear(&cost.parts[CMI_COST_MTP_INPUT], count_rows(batch).n_rows, c->hidden_size,
+               2 * c->hidden_size);
+    add_layer(&cost, m, c->num_hidden_layers, batch);
     add_linear(&cost.parts[CMI_COST_HEAD], batch->n_head_rows, c->vocab_size, c->hidden_size);
     return cost;
 }

@@ -12,6 +12,7 @@
 #include "model/kv_layout.h"
 
 typedef enum cmi_cost_part_id {
+    CMI_COST_MTP_INPUT,  /* eh_proj */
     CMI_COST_PROLOG,     /* q_a, kv_a, q_b */
     CMI_COST_ABSORPTION, /* decode: K's half of kv_b on queries */
     CMI_COST_EXPANSION,  /* prefill: kv_b on stored rows */
@@ -62,6 +63,9 @@ typedef struct cmi_cost_batch {
 
 /* The cost of one step of the main model. */
 cmi_cost cmi_cost_step(const cmi_cost_model *model, const cmi_cost_batch *batch);
+
+/* Of one pass through the MTP layer, which a model with n_mtp_layers has. */
+cmi_cost cmi_cost_mtp_pass(const cmi_cost_model *model, const cmi_cost_batch *batch);
 
 double cmi_cost_ops(const cmi_cost *cost); /* of all parts */
 double cmi_cost_bytes(const cmi_cost *cost);

@@ -115,6 +115,24 @@ static void a_batch_shares_weights_but_not_kv(void **state)
     expect_near(all.parts[CMI_COST_ROUTED].bytes, 3 * 10 * 2 * expert, 1e-12);
 }
 
+/* A layer of experts, its input's projection and the head. */
+static void a_pass_of_the_mtp_layer_is_a_layer_and_its_input(void **state)
+{
+    (void)state;
+    cmi_cost_model m = model_of(CMI_DTYPE_BF16);
+    const cmi_cost_span span = {.n_rows = 2, .position = 4095};
+    const cmi_cost_batch batch = {&span, 1, 1, 11};
+    cmi_cost cost = cmi_cost_mtp_pass(&m, &batch);
+    const double input = 2048.0 * 2 * 2048, shared = 2 * expert;
+    const double row = input + projections + absorbed + (6 + 2) * expert + gate;
+    const double keys = 4096 + 4097;
+    expect_near(cmi_cost_ops(&cost), 2 * (2 * row + head) + keys * 2 * 16 * 1088, 1e-12);
+    expect_near(cmi_cost_bytes(&cost),
+                2 * (input + projections + absorbed + 11 * expert + shared + head) + 4 * gate +
+                    4097 * 1152,
+                1e-12);
+}
+
 static void chunks_of_a_prompt_add_up_to_it(void **state)
 {
     (void)state;
@@ -169,6 +187,8 @@ int main(void)
         cmocka_unit_test(a_decoded_token_reads_what_it_uses_once),
         cmocka_unit_test(int8_weights_are_half_as_many_bytes),
         cmocka_unit_test(a_batch_shares_weights_but_not_kv),
+        cmocka_unit_test(a_pass_of_the_mtp_layer_is_a_layer_and_its_input),
+        cmocka_unit_test(a_pass_of_the_mtp_layer_is_a_layer_and_its_input),
         cmocka_unit_test(chunks_of_a_prompt_add_up_to_it),
         cmocka_unit_test(a_full_step_reads_what_is_loaded),
         cmocka_unit_test(time_is_the_larger_of_both_in_every_part),

@@ -30,7 +30,7 @@ def parser(text):
                    help="of every program that runs the model: threads, quantization, ...")
     p.add_argument("--serve-options", default="", metavar="TEXT",
                    help="more options of cminfer serve, for all sides")
-    p.add_argument("--rounds", type=int, help="of which the median counts (default 3)")
+    p.add_argument("--rounds", type=int, help="of which the median counts (default 3; of mtp.py 15)")
     p.add_argument("--svg", metavar="FILE", help="draws the result, too")
     p.add_argument("--smoke", action="store_true",
                    help="a few seconds: shows that the script works, and nothing else")
@@ -118,8 +118,9 @@ def start_load(opt, server, **options):
     option several times."""
     folder = tempfile.TemporaryDirectory()
     command = [opt.cminfer, "bench", "serve", "--port", str(server.port), "--save-result",
-               "--result-filename", os.path.join(folder.name, "result.json"), "--token-ids",
-               "--vocab-size", str(vocab_size(opt.model))]
+               "--result-filename", os.path.join(folder.name, "result.json")]
+    if options.get("backend") != "openai-chat":
+        command += ["--token-ids", "--vocab-size", str(vocab_size(opt.model))]
     for name, value in options.items():
         for one in value if isinstance(value, list) else [value]:
             command += ["--" + name.replace("_", "-")] + ([] if one is True else [str(one)])

@@ -41,10 +41,11 @@ CMI_NODISCARD cmi_status cmi_bench_kernels(cmi_bench_rig *rig, cmi_bench_out *ou
                                            const cmi_bench_kernels_options *opt, cmi_error *err);
 
 /* What to run on a model: prompts of n_prompt tokens, prompt_batch of them packed together, and
- * n_gen tokens for batch sequences that decode together, each behind every depth of context. */
+ * n_gen tokens for batch sequences that decode together, each behind every depth of context, and
+ * with so many drafts of the MTP layer behind each token, all of which hold. */
 typedef struct cmi_bench_models_options {
     const char *name; /* of the model */
-    cmi_bench_list n_prompt, prompt_batch, n_gen, batch, depth;
+    cmi_bench_list n_prompt, prompt_batch, n_gen, batch, depth, drafts;
     uint32_t repetitions; /* at least; more while a test has been measured for less than seconds */
     double seconds;
     cmi_bench_routing routing;
@@ -57,6 +58,7 @@ typedef struct cmi_bench_models_sizes {
     uint64_t n_kv_tokens;
     uint64_t max_model_len;
     uint32_t max_num_seqs;
+    uint32_t max_drafts;
 } cmi_bench_models_sizes;
 cmi_bench_models_sizes cmi_bench_models_needs(const cmi_bench_models_options *opt);
 

@@ -19,6 +19,7 @@ static const struct {
     cmi_cost_part_id part;
     uint32_t phase;
 } phase_of_part[] = {
+    {CMI_COST_MTP_INPUT, CMI_STAGE_MLA_PROLOG},
     {CMI_COST_PROLOG, CMI_STAGE_MLA_PROLOG},
     {CMI_COST_ABSORPTION, CMI_STAGE_MLA_PROLOG},
     {CMI_COST_EXPANSION, CMI_STAGE_ATTENTION},
@@ -86,7 +87,8 @@ void cmi_bench_steps_deinit(cmi_bench_steps *s)
 static void add_span(cmi_bench_steps *s, const cmi_bench_test *test, uint32_t sequence,
                      uint32_t done, uint32_t n)
 {
-    uint32_t pages_each = CMI_DIV_UP(test->depth + test->n_tokens, (uint32_t)CMI_KV_PAGE_TOKENS);
+    const uint32_t n_slots = test->depth + test->n_tokens + test->n_drafts;
+    const uint32_t pages_each = CMI_DIV_UP(n_slots, (uint32_t)CMI_KV_PAGE_TOKENS);
     s->spans[s->n_spans] = (cmi_batch_span){.page_ids = s->page_ids + sequence * pages_each,
                                             .row_idx = s->n_rows,
                                             .n_rows = n,
@@ -98,8 +100,10 @@ static void add_span(cmi_bench_steps *s, const cmi_bench_test *test, uint32_t se
                                                 .is_prefill = test->is_prefill};
     s->n_spans++;
     s->n_rows += n;
-    if (!test->is_prefill || done + n == test->n_tokens) {
-        s->head_rows[s->n_head++] = s->n_rows - 1;
+    for (uint32_t i = test->is_prefill ? n - 1 : 0; i < n; i++) {
+        if (!test->is_prefill || done + n == test->n_tokens) {
+            s->head_rows[s->n_head++] = s->n_rows - n + i;
+        }
     }
 }
 
@@ -120,9 +124,11 @@ uint32_t cmi_bench_step_make(cmi_bench_steps *s, const cmi_bench_test *test, uin
 {
     const uint32_t max_rows = s->instance->max_num_batched_tokens;
     s->n_rows = s->n_spans = s->n_head = 0;
+    const uint32_t done_each = (uint32_t)(n_done / test->batch);
     for (uint32_t i = 0; !test->is_prefill && i < test->batch; i++) {
-        add_span(s, test, i, (uint32_t)(n_done / test->batch), 1);
+        add_span(s, test, i, done_each, CMI_MIN(1 + test->n_drafts, test->n_tokens - done_each));
     }
+    s->n_mtp_passes = test->n_drafts;
     while (test->is_prefill && s->n_rows < max_rows) {
         uint32_t sequence = (uint32_t)((n_done + s->n_rows) / test->n_tokens);
         uint32_t done = (uint32_t)((n_done + s->n_rows) % test->n_tokens);
@@ -135,15 +141,26 @@ uint32_t cmi_bench_step_make(cmi_bench_steps *s, const cmi_bench_test *test, uin
     return s->n_rows;
 }
 
-cmi_cost cmi_bench_step_cost(const cmi_bench_steps *s)
+void cmi_bench_step_cost(const cmi_bench_steps *s, cmi_bench_cost_fn *add, void *arg)
 {
-    const cmi_cost_batch batch = {s->cost_spans, s->n_spans, s->n_head, s->n_experts};
-    return cmi_cost_step(&s->cost_model, &batch);
+    cmi_cost_batch batch = {s->cost_spans, s->n_spans, s->n_head, s->n_experts};
+    cmi_cost cost = cmi_cost_step(&s->cost_model, &batch);
+    add(arg, &cost);
+    batch.n_head_rows = s->n_spans;
+    for (uint32_t i = 0; i < s->n_mtp_passes; i++) {
+        cost = cmi_cost_mtp_pass(&s->cost_model, &batch);
+        add(arg, &cost);
+        for (uint32_t k = 0; k < s->n_spans; k++) { /* the next draft is of the last one alone */
+            s->cost_spans[k].position += s->cost_spans[k].n_rows;
+            s->cost_spans[k].n_rows = 1;
+        }
+    }
 }
 
 /* ---- running ---- */
 
-static void run_head(cmi_bench_steps *s)
+/* Returns when it ended. */
+static double run_head(cmi_bench_steps *s, double begin, double *seconds)
 {
     cmi_instance *in = s->instance;
     const size_t width = in->config.hidden_size;
@@ -156,17 +173,21 @@ static void run_head(cmi_bench_steps *s)
         }
         cmi_forward_logits(in->forward, s->head_hidden, n, in->logits);
     }
+    double now = cmi_bench_seconds();
+    *seconds += now - begin;
+    return now;
 }
 
-void cmi_bench_step_run(cmi_bench_steps *s, double seconds[CMI_BENCH_N_PHASES])
+/* Returns when it ended. */
+static double run_pass(cmi_bench_steps *s, const float *mtp_hidden, double begin, double *seconds)
 {
     cmi_forward *forward = s->instance->forward;
     const cmi_batch batch = {.token_ids = s->token_ids,
                              .spans = s->spans,
                              .n_rows = s->n_rows,
                              .n_spans = s->n_spans,
+                             .mtp_hidden = mtp_hidden,
                              .expert_ids = s->expert_ids};
-    double begin = cmi_bench_seconds();
     cmi_forward_begin(forward, &batch);
     for (cmi_status st = CMI_IN_PROGRESS; st == CMI_IN_PROGRESS;) {
         cmi_stage stage = cmi_forward_next_stage(forward);
@@ -175,6 +196,44 @@ void cmi_bench_step_run(cmi_bench_steps *s, double seconds[CMI_BENCH_N_PHASES])
         seconds[stage] += now - begin;
         begin = now;
     }
-    run_head(s);
-    seconds[CMI_BENCH_HEAD] += cmi_bench_seconds() - begin;
+    return begin;
+}
+
+/* The rows of the first pass are the step's; the next draft is made of the last one alone. */
+static void extend_drafts(cmi_bench_steps *s)
+{
+    cmi_instance *in = s->instance;
+    const size_t width = in->config.hidden_size;
+    for (uint32_t i = 0; i < s->n_spans; i++) {
+        cmi_batch_span *span = &s->spans[i];
+        const uint32_t last = span->row_idx + span->n_rows - 1; /* >= i */
+        memmove(in->mtp_hidden + i * width, cmi_forward_hidden(in->forward) + last * width,
+                width * sizeof *in->mtp_hidden);
+        span->position += span->n_rows;
+        span->row_idx = i;
+        span->n_rows = 1;
+    }
+    s->n_rows = s->n_spans;
+}
+
+void cmi_bench_step_run(cmi_bench_steps *s, double seconds[CMI_BENCH_N_PHASES])
+{
+    cmi_instance *in = s->instance;
+    double begin = cmi_bench_seconds();
+    begin = run_pass(s, NULL, begin, seconds);
+    begin = run_head(s, begin, &seconds[CMI_BENCH_HEAD]);
+    for (uint32_t i = 0; i < s->n_mtp_passes; i++) {
+        if (i == 0) {
+            memcpy(in->mtp_hidden, cmi_forward_hidden(in->forward),
+                   s->n_rows * (size_t)in->config.hidden_size * sizeof *in->mtp_hidden);
+        } else {
+            extend_drafts(s);
+        }
+        begin = run_pass(s, in->mtp_hidden, begin, seconds);
+        s->n_head = s->n_spans;
+        for (uint32_t k = 0; k < s->n_spans; k++) {
+            s->head_rows[k] = s->spans[k].row_idx + s->spans[k].n_rows - 1;
+        }
+        begin = run_head(s, begin, &seconds[CMI_BENCH_HEAD]);
+    }
 }

@@ -6,10 +6,11 @@
 #include "engine/instance.h"
 #include "model/cost.h"
 
-/* batch sequences of n_tokens each behind depth tokens of context. */
+/* batch sequences of n_tokens each behind depth tokens of context. Decode may verify n_drafts
+ * behind each token, and make as many anew with the MTP layer: all of them hold. */
 typedef struct cmi_bench_test {
     bool is_prefill;
-    uint32_t n_tokens, batch, depth;
+    uint32_t n_tokens, batch, depth, n_drafts;
 } cmi_bench_test;
 
 /* What a step's time is divided into: its stages, over all layers, and the head. The last layer's
@@ -37,6 +38,7 @@ typedef struct cmi_bench_steps {
     cmi_batch_span *spans;
     cmi_cost_span *cost_spans;
     uint32_t n_rows, n_spans, n_head, n_experts;
+    uint32_t n_mtp_passes; /* behind it */
     float *head_hidden; /* [CMI_FORWARD_MAX_HEAD_ROWS][hidden_size] */
 } cmi_bench_steps;
 
@@ -45,13 +47,15 @@ void cmi_bench_steps_init(cmi_bench_steps *steps, cmi_instance *instance,
 void cmi_bench_steps_deinit(cmi_bench_steps *steps);
 
 /* Makes the step that begins after n_done tokens of all sequences together: of prompts the next
- * rows, packed over sequences; of decode the next token of every sequence. Returns n_rows. */
+ * rows, packed over sequences; of decode the next token of every sequence, and its drafts. Returns
+ * n_rows. */
 uint32_t cmi_bench_step_make(cmi_bench_steps *steps, const cmi_bench_test *test, uint64_t n_done);
 
 /* Runs it and adds the seconds of its phases. */
 void cmi_bench_step_run(cmi_bench_steps *steps, double seconds_inout[CMI_BENCH_N_PHASES]);
 
-/* What it costs. */
-cmi_cost cmi_bench_step_cost(const cmi_bench_steps *steps);
+/* What it costs, passes of the MTP layer included: calls add for the step and each pass. */
+typedef void cmi_bench_cost_fn(void *arg, const cmi_cost *cost);
+void cmi_bench_step_cost(const cmi_bench_steps *steps, cmi_bench_cost_fn *add, void *arg);
 
 #endif

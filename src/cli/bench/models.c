@@ -86,16 +86,27 @@ static void measure(models_run *run, const cmi_bench_test *test, measured *m)
 
 /* ---- rows ---- */
 
+typedef struct phase_costs {
+    const cmi_cost_rates *rates;
+    cmi_bench_phase_cost *costs; /* [CMI_BENCH_N_PHASES] */
+} phase_costs;
+
+static void add_cost(void *arg, const cmi_cost *cost)
+{
+    const phase_costs *sums = arg;
+    for (uint32_t i = 0; i < CMI_BENCH_N_PHASES; i++) {
+        cmi_bench_phase_add(&sums->costs[i], i, cost, sums->rates);
+    }
+}
+
 /* What all steps of a test cost, phase by phase. */
 static void add_costs(models_run *run, const cmi_bench_test *test, const cmi_cost_rates *rates,
                       cmi_bench_phase_cost costs[CMI_BENCH_N_PHASES])
 {
+    phase_costs sums = {rates, costs};
     for (uint64_t done = 0; done < tokens_of(test);) {
         done += cmi_bench_step_make(&run->steps, test, done);
-        cmi_cost cost = cmi_bench_step_cost(&run->steps);
-        for (uint32_t i = 0; i < CMI_BENCH_N_PHASES; i++) {
-            cmi_bench_phase_add(&costs[i], i, &cost, rates);
-        }
+        cmi_bench_step_cost(&run->steps, add_cost, &sums);
     }
 }
 
@@ -123,6 +134,11 @@ static const char *bound_of(const cmi_cost_time *time)
     return cmi_bench_limit_name(bound);
 }
 
+static bool has_drafts(const cmi_bench_models_options *opt)
+{
+    return opt->drafts.n > 1 || opt->drafts.values[0] > 0;
+}
+
 static void print_row(models_run *run, const cmi_bench_test *test, const char *stage,
                       double seconds, const cmi_bench_phase_cost *cost)
 {
@@ -144,6 +160,7 @@ static void print_row(models_run *run, const cmi_bench_test *test, const char *s
         {"test", "test", CMI_BENCH_TEXT, name, .width = 7},
         {"batch", "batch", CMI_BENCH_COUNT, NULL, test->batch},
         {"depth", "depth", CMI_BENCH_COUNT, NULL, test->depth},
+        {"drafts", has_drafts(run->opt) ? "drafts" : NULL, CMI_BENCH_COUNT, NULL, test->n_drafts},
         {"stage", run->opt->with_stages ? "stage" : NULL, CMI_BENCH_TEXT, stage, .width = 17},
         {"seconds", run->opt->with_stages ? "ms" : NULL, CMI_BENCH_REAL, NULL, seconds, .width = 10,
          .scale = 1e3, .decimals = 3},
@@ -190,7 +207,19 @@ static void run_test(void *arg, const cmi_bench_test *test)
 
 typedef void test_fn(void *arg, const cmi_bench_test *test);
 
-/* Prompts over lengths, numbers and depths, then decode likewise. */
+static void each_depth(const cmi_bench_models_options *opt, cmi_bench_test test, test_fn *fn,
+                       void *arg)
+{
+    for (size_t d = 0; d < opt->depth.n; d++) {
+        test.depth = opt->depth.values[d];
+        for (size_t k = 0; k < (test.is_prefill ? 1 : opt->drafts.n); k++) {
+            test.n_drafts = test.is_prefill ? 0 : opt->drafts.values[k];
+            fn(arg, &test);
+        }
+    }
+}
+
+/* Prompts over lengths, numbers and depths, then decode likewise, and over drafts. */
 static void each_test(const cmi_bench_models_options *opt, test_fn *fn, void *arg)
 {
     for (int pass = 0; pass < 2; pass++) {
@@ -199,11 +228,10 @@ static void each_test(const cmi_bench_models_options *opt, test_fn *fn, void *ar
         const cmi_bench_list *batches = is_prefill ? &opt->prompt_batch : &opt->batch;
         for (size_t l = 0; l < lengths->n; l++) {
             for (size_t b = 0; lengths->values[l] > 0 && b < batches->n; b++) {
-                for (size_t d = 0; d < opt->depth.n; d++) {
-                    cmi_bench_test test = {is_prefill, lengths->values[l], batches->values[b],
-                                           opt->depth.values[d]};
-                    fn(arg, &test);
-                }
+                cmi_bench_test test = {.is_prefill = is_prefill,
+                                       .n_tokens = lengths->values[l],
+                                       .batch = batches->values[b]};
+                each_depth(opt, test, fn, arg);
             }
         }
     }
@@ -212,8 +240,9 @@ static void each_test(const cmi_bench_models_options *opt, test_fn *fn, void *ar
 static void size_test(void *arg, const cmi_bench_test *test)
 {
     cmi_bench_models_sizes *sizes = arg;
-    uint32_t n_tokens = test->depth + test->n_tokens;
+    uint32_t n_tokens = test->depth + test->n_tokens + test->n_drafts;
     sizes->n_tests++;
+    sizes->max_drafts = CMI_MAX(sizes->max_drafts, test->n_drafts);
     sizes->max_model_len = CMI_MAX(sizes->max_model_len, CMI_MAX(n_tokens, 2u));
     uint64_t kv_tokens = (uint64_t)CMI_ROUND_UP(n_tokens, (uint32_t)CMI_KV_PAGE_TOKENS);
     sizes->n_kv_tokens = CMI_MAX(sizes->n_kv_tokens, kv_tokens * test->batch);
