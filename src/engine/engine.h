@@ -69,7 +69,7 @@ typedef struct cmi_engine_options {
     uint32_t max_prefill_rows;
     bool no_prefix_cache; /* prompts share nothing */
     /* For made-up steps before the first request, so that durations are known when targets want
-     * them; about so long, and longer where too few steps for that fit in. 0: none, they are learned
+     * them; about so long, or longer if that is too short for it. 0: none, they are learned
      * from requests. */
     uint32_t probe_ms;
     /* Of the MTP layer for each token; no more than the instance has room for; 0: none. */

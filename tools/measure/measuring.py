@@ -30,7 +30,8 @@ def parser(text):
                    help="of every program that runs the model: threads, quantization, ...")
     p.add_argument("--serve-options", default="", metavar="TEXT",
                    help="more options of cminfer serve, for all sides")
-    p.add_argument("--rounds", type=int, help="of which the median counts (default 3; of mtp.py 15)")
+    p.add_argument("--rounds", type=int,
+                   help="of which the median counts (default 3, 15 of mtp.py)")
     p.add_argument("--svg", metavar="FILE", help="draws the result, too")
     p.add_argument("--smoke", action="store_true",
                    help="a few seconds: shows that the script works, and nothing else")

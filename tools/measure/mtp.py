@@ -94,6 +94,7 @@ def main():
                           "always": True})
     always = ["--speculate-always"] if opt.always else []
     sides = [(n, k) for n in opt.batch for k in [0, *opt.drafts]]
+    offline = bench(opt, [0, *opt.drafts])
     with contextlib.ExitStack() as stack:
         data = Data(opt, stack.enter_context(tempfile.TemporaryDirectory()))
         servers = {k: stack.enter_context(m.Server(
@@ -101,7 +102,7 @@ def main():
             for k in [0, *opt.drafts]}
         found = m.rounds(opt, sides,
                          lambda side, i: measure(opt, data, servers[side[1]], side[0], i))
-    offline, rows = bench(opt, [0, *opt.drafts]), []
+    rows = []
     for n, k in sides:
         results = found[n, k]
         ratio = statistics.median(r["speed"] / plain["speed"]

@@ -1,53 +1,31 @@
 #!/usr/bin/env python3
 """Whether a server keeps a TPOT target under too much load: p99 TPOT over the target, goodput
-relative to that at the load the machine can carry, and how soon a request is refused.
+relative to that at the load the machine can carry, and how soon a request is refused. All of it
+is taken from the server's line for each request: the load generator has low priority.
 
 The load that can be carried is measured first, as requests a second with --concurrency of them at a
 time and no target. Then a server with each target gets 0.5, 1, 2 and 4 times as many a second.
-Goodput counts answers whose TPOT is within the target (and TTFT, with --ttft-ms). Beside each load
-one client asks again and again; how long a refusal (429) takes from the last byte of its request is
-of those.
+Goodput counts answers whose TPOT is within the target (and TTFT, with --ttft-ms). How long a
+refusal (429) takes is counted from the request's first byte.
 
 example:
   tools/measure/targets.py /data/DeepSeek-V2-Lite --tpot-ms 50 100 --ttft-ms 2000 --svg targets.svg
 """
-import json
-import socket
-import statistics
-import threading
-import time
+import re
 
 import measuring as m
 
-PROBE_EVERY_S = 0.05
+
+def requests_of(lines):
+    """What the server's lines say of requests: a list of {name: text}."""
+    return [dict(re.findall(r"(\w+)=(\S+)", line)) for line in lines
+            if " POST /v1/completions status=" in line]
 
 
-class Prober:
-    """Asks for one token until stopped; refusals are the seconds that each 429 took."""
-
-    def __init__(self, server, prompt):
-        self.port, self.is_over, self.refusals, self.n_asked = server.port, False, [], 0
-        body = json.dumps({"prompt": prompt, "max_tokens": 1}).encode()
-        self.bytes = (b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
-                      b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
-                      % (len(body), body))
-        self.thread = threading.Thread(target=self._run)
-        self.thread.start()
-
-    def _run(self):
-        while not self.is_over:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=600) as sock:
-                sock.sendall(self.bytes)
-                sent = time.monotonic()
-                head = sock.recv(64)
-                self.n_asked += 1
-                if head.startswith(b"HTTP/1.1 429"):
-                    self.refusals.append(time.monotonic() - sent)
-            time.sleep(PROBE_EVERY_S)
-
-    def stop(self):
-        self.is_over = True
-        self.thread.join()
+def percentile(values, share):
+    """The least of the values that this share of them do not exceed."""
+    ranked = sorted(values)
+    return ranked[max(0, -int(-share * len(ranked) // 1) - 1)] if ranked else None
 
 
 def lengths(opt):
@@ -63,17 +41,19 @@ def measure_capacity(opt):
 
 
 def measure(opt, server, target, rate, number):
-    limits = [f"tpot:{target}"] + ([f"ttft:{opt.ttft_ms}"] if opt.ttft_ms else [])
-    prober = Prober(server, [5] * opt.input)
-    n = max(int(rate * opt.seconds), 4)
-    process = m.start_load(opt, server, num_prompts=n, request_rate=rate, seed=number + 1,
-                           goodput=limits, **lengths(opt))
-    result = m.end_load(*process)
-    prober.stop()
-    result["refused_percent"] = 100 * result["rejected"] / n
-    result["refusal_ms"] = (1000 * statistics.median(prober.refusals) if prober.refusals else None)
-    result["p99_over_target"] = result["p99_tpot_ms"] / target
-    return result
+    n, n_lines = max(int(rate * opt.seconds), 4), len(server.log)
+    result = m.load(opt, server, num_prompts=n, request_rate=rate, seed=number + 1, nice=19,
+                    **lengths(opt))
+    server.metrics()  # whose answer comes behind the last line
+    requests = requests_of(server.log[n_lines:])
+    answers = [r for r in requests if r["status"] == "200" and int(r["output_tokens"]) > 1]
+    refusals = [float(r["total_ms"]) for r in requests if r["status"] == "429"]
+    tpots = [float(r["decode_ms"]) / (int(r["output_tokens"]) - 1) for r in answers]
+    n_good = sum(tpot <= target and (not opt.ttft_ms or float(r["ttft_ms"]) <= opt.ttft_ms)
+                 for tpot, r in zip(tpots, answers))
+    return {"goodput": n_good / result["duration"], "p99_tpot": percentile(tpots, 0.99),
+            "refused_percent": 100 * len(refusals) / n, "refusal_ms": percentile(refusals, 0.5),
+            "p99_refusal_ms": percentile(refusals, 0.99)}
 
 
 def main():
@@ -99,18 +79,18 @@ def main():
         with m.Server(opt, *options) as server:
             found = m.rounds(opt, opt.factors, lambda f, i, t=target, s=server: measure(
                 opt, s, t, f * capacity, i))
-        at_1 = m.median(found[1], "request_goodput") if 1 in found else float("nan")
+        at_1 = m.median(found[1], "goodput") if 1 in found else float("nan")
         for factor in opt.factors:
-            good = m.median(found[factor], "request_goodput")
-            rows.append([f"{target:g}", factor, m.median(found[factor], "p99_over_target"), good,
+            good = m.median(found[factor], "goodput")
+            rows.append([f"{target:g}", factor, m.median(found[factor], "p99_tpot") / target, good,
                          good / at_1 if at_1 else float("nan"),
-                         m.median(found[factor], "refused_percent"),
-                         m.median(found[factor], "refusal_ms")])
+                         *(m.median(found[factor], key) for key in
+                           ("refused_percent", "refusal_ms", "p99_refusal_ms"))])
     unknown = "" if has_targets else "; this cminfer takes no targets, so nothing is held to them"
     m.print_table(f"{capacity:.3g} requests/s can be carried ({opt.input} + {opt.output} tokens), "
                   f"{opt.model}{unknown}",
                   ("target, ms", "load", "p99 TPOT / target", "goodput, requests/s",
-                   "/ goodput at 1", "refused, %", "refusal after, ms"), rows)
+                   "/ goodput at 1", "refused, %", "refusal after, ms", "p99"), rows)
     if opt.svg:
         m.write_svg(opt.svg, "Goodput under load", [f"{f:g}" for f in opt.factors], "requests/s",
                     {f"{t:g} ms": [r[3] for r in rows if r[0] == f"{t:g}"] for t in opt.tpot_ms})

@@ -39,7 +39,7 @@ typedef struct cmi_bench_steps {
     cmi_cost_span *cost_spans;
     uint32_t n_rows, n_spans, n_head, n_experts;
     uint32_t n_mtp_passes; /* behind it */
-    float *head_hidden; /* [CMI_FORWARD_MAX_HEAD_ROWS][hidden_size] */
+    float *head_hidden;    /* [CMI_FORWARD_MAX_HEAD_ROWS][hidden_size] */
 } cmi_bench_steps;
 
 void cmi_bench_steps_init(cmi_bench_steps *steps, cmi_instance *instance,
