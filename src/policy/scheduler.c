@@ -6,6 +6,7 @@
 enum {
     LEAST_PREFILL_ROWS = 16, /* that a prompt gets after so many steps without any */
     STARVED = 16,
+    AIM_SHARE = 20, /* a target less a twentieth is aimed at: who aims at it misses every second */
 };
 
 static const double MEAN_OUTPUT_RATE = 0.0625;
@@ -198,7 +199,7 @@ void cmi_scheduler_arrive(cmi_scheduler *s, uint32_t slot, const cmi_scheduler_r
                                 .request = *request,
                                 .order = s->n_arrived++,
                                 .tip = CMI_BLOCK_NONE,
-                                .pace = {.target_ns = request->tpot_ns},
+                                .pace = {.target_ns = request->tpot_ns - request->tpot_ns / AIM_SHARE},
                                 .tenant = cmi_fairness_enter(&s->fairness, request->tenant)};
     move_on(new, CMI_REQUEST_ARRIVE);
     queue_up(s, slot);

@@ -136,13 +136,14 @@ static void without_targets_nothing_is_held_back(void **state)
     stop(&r);
 }
 
+/* 19 of 20 ms are aimed at, and so on, so that nobody is late. */
 static void a_target_bounds_how_many_run_together(void **state)
 {
     (void)state;
     static const struct {
         uint64_t target_ms;
         uint32_t n_seats;
-    } cases[] = {{20, 10}, {30, 20}, {12, 2}, {5, 1}};
+    } cases[] = {{20, 9}, {30, 18}, {12, 1}, {5, 1}};
     for (size_t k = 0; k < CMI_LEN(cases); k++) {
         rig r;
         start(&r, 32);
@@ -155,7 +156,7 @@ static void a_target_bounds_how_many_run_together(void **state)
         assert_in_range(r.max_running, cases[k].n_seats == 1 ? 1 : cases[k].n_seats - 1,
                         cases[k].n_seats);
         for (uint32_t i = 0; i < 40 && cases[k].n_seats > 1; i++) {
-            assert_true(tpot_ms(&r, i) < 1.05 * (double)cases[k].target_ms);
+            assert_true(tpot_ms(&r, i) <= (double)cases[k].target_ms);
         }
         stop(&r);
     }

@@ -51,7 +51,8 @@ def measure(opt, server, target, rate, number):
     tpots = [float(r["decode_ms"]) / (int(r["output_tokens"]) - 1) for r in answers]
     n_good = sum(tpot <= target and (not opt.ttft_ms or float(r["ttft_ms"]) <= opt.ttft_ms)
                  for tpot, r in zip(tpots, answers))
-    return {"goodput": n_good / result["duration"], "p99_tpot": percentile(tpots, 0.99),
+    return {"goodput": n_good / result["duration"],
+            "kept_percent": 100 * n_good / len(answers) if answers else None, "p99_tpot": percentile(tpots, 0.99),
             "refused_percent": 100 * len(refusals) / n, "refusal_ms": percentile(refusals, 0.5),
             "p99_refusal_ms": percentile(refusals, 0.99)}
 
@@ -85,12 +86,12 @@ def main():
             rows.append([f"{target:g}", factor, m.median(found[factor], "p99_tpot") / target, good,
                          good / at_1 if at_1 else float("nan"),
                          *(m.median(found[factor], key) for key in
-                           ("refused_percent", "refusal_ms", "p99_refusal_ms"))])
+                           ("kept_percent", "refused_percent", "refusal_ms", "p99_refusal_ms"))])
     unknown = "" if has_targets else "; this cminfer takes no targets, so nothing is held to them"
     m.print_table(f"{capacity:.3g} requests/s can be carried ({opt.input} + {opt.output} tokens), "
                   f"{opt.model}{unknown}",
                   ("target, ms", "load", "p99 TPOT / target", "goodput, requests/s",
-                   "/ goodput at 1", "refused, %", "refusal after, ms", "p99"), rows)
+                   "/ goodput at 1", "kept, %", "refused, %", "refusal after, ms", "p99"), rows)
     if opt.svg:
         m.write_svg(opt.svg, "Goodput under load", [f"{f:g}" for f in opt.factors], "requests/s",
                     {f"{t:g} ms": [r[3] for r in rows if r[0] == f"{t:g}"] for t in opt.tpot_ms})
