@@ -166,6 +166,12 @@ cmi_status cmi_endpoint_open_rkey(cmi_fabric *fabric, cmi_endpoint_id endpoint,
     return fabric->backend->open_rkey(fabric, endpoint, rkey, remote_out);
 }
 
+void *cmi_remote_memory(cmi_fabric *fabric, cmi_endpoint_id endpoint, cmi_remote_id remote)
+{
+    const cmi_fabric_backend *backend = fabric->backend;
+    return backend->remote_memory != NULL ? backend->remote_memory(fabric, endpoint, remote) : NULL;
+}
+
 /* ---- operations ---- */
 
 static cmi_status begin(cmi_fabric *fabric, cmi_endpoint_id endpoint, const cmi_transfer *transfer,

@@ -176,6 +176,12 @@ CMI_NODISCARD cmi_status cmi_endpoint_get_info(const cmi_fabric *fabric, cmi_end
 CMI_NODISCARD cmi_status cmi_endpoint_open_rkey(cmi_fabric *fabric, cmi_endpoint_id endpoint,
                                                 const cmi_rkey *rkey, cmi_remote_id *remote_out);
 
+/* Where this process can read and write a peer's region itself, without put and get: NULL where it
+ * cannot, as over networks and under faults. Valid until the endpoint is closed. What any thread
+ * wrote there before a signal is given (and ordered before that call) comes before the signal's
+ * word changes, as puts do. */
+void *cmi_remote_memory(cmi_fabric *fabric, cmi_endpoint_id endpoint, cmi_remote_id remote);
+
 /* ---- operations ---- */
 
 typedef struct cmi_remote {

@@ -40,6 +40,8 @@ typedef struct cmi_fabric_backend {
                            cmi_endpoint_info *info_out);
     cmi_status (*open_rkey)(cmi_fabric *fabric, cmi_endpoint_id endpoint, const cmi_rkey *rkey,
                             cmi_remote_id *remote_out);
+    /* NULL: a backend that maps no peer's memory */
+    void *(*remote_memory)(cmi_fabric *fabric, cmi_endpoint_id endpoint, cmi_remote_id remote);
 
     cmi_status (*check)(const cmi_fabric *fabric, cmi_endpoint_id endpoint,
                         const cmi_transfer *transfer); /* what begin would refuse for ever */

@@ -122,17 +122,18 @@ static void cut_ffn(piece_cutter *p, cmi_forward_scratch *s, const cmi_forward_o
 {
     const cmi_model_config *c = opt->config;
     size_t rows = opt->max_rows;
-    size_t pairs = c->n_routed_experts > 0 ? rows * c->num_experts_per_tok : 0;
+    size_t own_pairs = c->n_routed_experts > 0 ? rows * c->num_experts_per_tok : 0;
+    size_t pairs = CMI_MAX(own_pairs, opt->exchange != NULL ? opt->exchange->max_arrivals : 0);
     size_t shared = (size_t)c->n_shared_experts * c->moe_intermediate_size;
     size_t moe = c->moe_intermediate_size;
     size_t hidden = c->hidden_size;
     s->tile_values = 2 * (size_t)CMI_FLOAT_TILE_ROWS * CMI_TILE_COLS_MAX;
     s->tile = cut(p, cmi_team_size(opt->team) * s->tile_values, sizeof(float));
     s->gate_logits = cut(p, rows * c->n_routed_experts, sizeof(float));
-    s->expert_ids = cut(p, pairs, sizeof(uint32_t));
-    s->expert_weights = cut(p, pairs, sizeof(float));
+    s->expert_ids = cut(p, own_pairs, sizeof(uint32_t));
+    s->expert_weights = cut(p, own_pairs, sizeof(float));
     s->expert_begin = cut(p, c->n_routed_experts + 2, sizeof(uint32_t));
-    s->slot_of = cut(p, pairs, sizeof(uint32_t));
+    s->slot_of = cut(p, own_pairs, sizeof(uint32_t));
     s->groups = cut(p, cmi_team_nodes(opt->team) * (c->n_routed_experts + 1), sizeof *s->groups);
     s->expert_x = cut_operand(p, pairs, hidden, value);
     s->expert_y = cut(p, pairs * hidden, value);
@@ -286,6 +287,7 @@ void cmi_forward_begin(cmi_forward *f, const cmi_batch *batch)
 {
     f->batch = batch;
     f->stage_idx = 0;
+    f->status = CMI_OK;
     f->n_decode_rows = 0;
     for (uint32_t i = 0; i < batch->n_spans; i++) {
         const cmi_batch_span *span = &batch->spans[i];
@@ -303,7 +305,9 @@ void cmi_forward_begin(cmi_forward *f, const cmi_batch *batch)
         f->kv_begin = 1;
         f->layer_idx = f->opt.config->num_hidden_layers;
         f->layer_end = f->layer_idx + 1;
-        embed_mtp_rows(f);
+        if (batch->n_rows > 0) {
+            embed_mtp_rows(f);
+        }
     }
     enter_layer(f);
 }
@@ -345,10 +349,23 @@ cmi_stage cmi_forward_next_stage(const cmi_forward *f)
     return f->layer->is_moe ? moe_stages[f->stage_idx] : dense_stages[f->stage_idx];
 }
 
+/* Without rows of its own a rank computes for others only. */
+static bool has_work(const cmi_forward *f, cmi_stage stage)
+{
+    return f->batch->n_rows > 0 || stage == CMI_STAGE_DISPATCH ||
+           stage == CMI_STAGE_GROUPED_EXPERTS || stage == CMI_STAGE_COMBINE;
+}
+
 cmi_status cmi_forward_advance(cmi_forward *f)
 {
     uint32_t n_stages = f->layer->is_moe ? CMI_LEN(moe_stages) : CMI_LEN(dense_stages);
-    stages[cmi_forward_next_stage(f)].fn(f);
+    cmi_stage stage = cmi_forward_next_stage(f);
+    if (has_work(f, stage)) {
+        stages[stage].fn(f);
+    }
+    if (f->status != CMI_OK) {
+        return f->status;
+    }
     if (++f->stage_idx < n_stages) {
         return CMI_IN_PROGRESS;
     }
@@ -365,11 +382,14 @@ cmi_status cmi_forward_advance(cmi_forward *f)
     return CMI_OK;
 }
 
-void cmi_forward_run(cmi_forward *f, const cmi_batch *batch)
+cmi_status cmi_forward_run(cmi_forward *f, const cmi_batch *batch)
 {
+    cmi_status st = CMI_IN_PROGRESS;
     cmi_forward_begin(f, batch);
-    while (cmi_forward_advance(f) == CMI_IN_PROGRESS) {
+    while (st == CMI_IN_PROGRESS) {
+        st = cmi_forward_advance(f);
     }
+    return st;
 }
 
 const float *cmi_forward_hidden(const cmi_forward *f)

@@ -12,6 +12,9 @@
  * A prefill row goes through attention in expanded form (paper 8.1), a decode row in absorbed form
  * (paper 3); both read KV as stored, their own row included.
  *
+ * With an exchange a batch may have no row: other ranks need the experts here all the same, so
+ * every rank runs as many passes as the others (model/exchange.h).
+ *
  * Thread: the owner of the team. No allocation after init. */
 #ifndef CMI_MODEL_FORWARD_H
 #define CMI_MODEL_FORWARD_H
@@ -20,6 +23,7 @@
 
 #include "kernels/kernels.h"
 #include "model/config.h"
+#include "model/exchange.h"
 #include "model/kv_layout.h"
 #include "model/rope.h"
 #include "model/weights.h"
@@ -39,7 +43,7 @@ typedef struct cmi_batch_span {
 typedef struct cmi_batch {
     const uint32_t *token_ids; /* [n_rows], each < vocab_size */
     const cmi_batch_span *spans;
-    uint32_t n_rows; /* 1 .. max_rows */
+    uint32_t n_rows; /* 1 .. max_rows; with an exchange also 0 */
     uint32_t n_spans;
     /* For a pass through the MTP layer: the main model's hidden state for each row. A row with
      * (h_i, token i+1) has position i+1, where its KV goes. NULL: a pass through the main model.
@@ -65,6 +69,7 @@ typedef struct cmi_forward_options {
     uint32_t max_rows;        /* of a batch */
     uint32_t max_decode_rows; /* of them, <= max_rows */
     uint32_t max_positions;   /* of a sequence */
+    cmi_exchange *exchange;   /* of rows with the ranks that have the experts; NULL: all are here */
 } cmi_forward_options;
 
 typedef struct cmi_forward cmi_forward;
@@ -97,11 +102,12 @@ const char *cmi_stage_name(cmi_stage stage); /* "mla_prolog", ... */
 /* What the next cmi_forward_advance will run. */
 cmi_stage cmi_forward_next_stage(const cmi_forward *forward);
 
-/* Runs the next stage. CMI_IN_PROGRESS while stages are left, then CMI_OK. */
+/* Runs the next stage. CMI_IN_PROGRESS while stages are left, then CMI_OK; with an exchange also
+ * why that cannot go on: then the pass is over, and what it computed is to be thrown away. */
 CMI_NODISCARD cmi_status cmi_forward_advance(cmi_forward *forward);
 
-/* begin, then advance to the end. */
-void cmi_forward_run(cmi_forward *forward, const cmi_batch *batch);
+/* begin, then advance to the end: CMI_OK, or what ended it. */
+cmi_status cmi_forward_run(cmi_forward *forward, const cmi_batch *batch);
 
 /* After a pass: the output of the final norm for every row, float32 [n_rows][hidden_size]; what the
  * head and the MTP layer read. Valid until the next begin. */

@@ -95,9 +95,22 @@ static void send_row(cmi_forward *f, uint32_t row)
     }
 }
 
+static void send_rows(cmi_forward *f)
+{
+    cmi_exchange *exchange = f->opt.exchange;
+    const cmi_operand *op = &f->s.operand;
+    const cmi_exchange_rows rows = {.values = op->values,
+                                    .scales = op->dtype == CMI_DTYPE_I8 ? op->scales : NULL,
+                                    .row_bytes = op->row_bytes,
+                                    .n_rows = f->batch->n_rows,
+                                    .expert_ids = f->s.expert_ids,
+                                    .layer_idx = f->layer_idx};
+    f->status = exchange->calls->send(exchange, &rows);
+}
+
 /* Sorts the pairs by expert (counting sort, rows ascending inside an expert) and copies each row to
  * the slots of its experts. */
-void cmi_stage_dispatch(cmi_forward *f)
+static void sort_rows(cmi_forward *f)
 {
     const cmi_model_config *c = f->opt.config;
     uint32_t *begin = f->s.expert_begin;
@@ -114,6 +127,26 @@ void cmi_stage_dispatch(cmi_forward *f)
     }
     cmi_operand_begin(&f->s.expert_x, f->s.operand.dtype, f->s.operand.n);
     cmi_forward_each_row(f, f->batch->n_rows, send_row);
+}
+
+void cmi_stage_dispatch(cmi_forward *f)
+{
+    if (f->opt.exchange != NULL) {
+        send_rows(f);
+    } else {
+        sort_rows(f);
+    }
+}
+
+static void receive_rows(cmi_forward *f)
+{
+    cmi_exchange *exchange = f->opt.exchange;
+    cmi_operand *op = &f->s.expert_x;
+    cmi_operand_begin(op, f->layer->experts[0].gate_up.dtype, f->opt.config->hidden_size);
+    const cmi_exchange_arrivals arrivals = {.values = op->values,
+                                            .scales = op->dtype == CMI_DTYPE_I8 ? op->scales : NULL,
+                                            .expert_begin = f->s.expert_begin};
+    f->status = exchange->calls->receive(exchange, &arrivals);
 }
 
 /* ---- experts -----------------------------------------------------------------------------------
@@ -143,7 +176,7 @@ static void run_expert_pass(cmi_forward *f, const expert_pass *pass)
 {
     const cmi_layer_weights *layer = f->layer;
     f->n_groups = 0;
-    if (has_shared(f)) {
+    if (has_shared(f) && f->batch->n_rows > 0) {
         cmi_product product = {.f = f,
                                .linear = linear_of(pass, &layer->shared),
                                .x = pass->shared_x,
@@ -169,7 +202,9 @@ static void run_expert_pass(cmi_forward *f, const expert_pass *pass)
         product.y = (uint8_t *)pass->y + first * product.y_stride * pass->y_value_bytes;
         f->s.groups[f->n_groups++].product = product;
     }
-    cmi_forward_grouped_product(f);
+    if (f->n_groups > 0) {
+        cmi_forward_grouped_product(f);
+    }
 }
 
 static void shared_activation_to_operand(cmi_forward *f, uint32_t row)
@@ -178,7 +213,7 @@ static void shared_activation_to_operand(cmi_forward *f, uint32_t row)
     cmi_forward_write_operand(f, f->s.shared_act + (size_t)row * op->n, op, row);
 }
 
-void cmi_stage_grouped_experts(cmi_forward *f)
+static void run_experts(cmi_forward *f)
 {
     const cmi_ffn *any = &f->layer->experts[0];
     uint32_t n_rows = f->batch->n_rows;
@@ -190,7 +225,8 @@ void cmi_stage_grouped_experts(cmi_forward *f)
                            .out = CMI_I8_OUT_SWIGLU};
     run_expert_pass(f, &gate_up);
     cmi_operand_begin(&f->s.ffn_op, any->down.dtype, any->width);
-    cmi_forward_each_row(f, n_rows * f->opt.config->num_experts_per_tok, activation_to_operand);
+    cmi_forward_each_row(f, f->s.expert_begin[f->opt.config->n_routed_experts],
+                         activation_to_operand);
     if (has_shared(f)) {
         cmi_operand_begin(&f->s.shared_op, f->layer->shared.down.dtype, f->layer->shared.width);
         cmi_forward_each_row(f, n_rows, shared_activation_to_operand);
@@ -205,6 +241,20 @@ void cmi_stage_grouped_experts(cmi_forward *f)
     run_expert_pass(f, &down);
 }
 
+void cmi_stage_grouped_experts(cmi_forward *f)
+{
+    cmi_exchange *exchange = f->opt.exchange;
+    if (exchange == NULL) {
+        run_experts(f);
+        return;
+    }
+    receive_rows(f);
+    if (f->status == CMI_OK) {
+        run_experts(f);
+        f->status = exchange->calls->send_back(exchange, f->s.expert_y);
+    }
+}
+
 /* x += sum over the row's experts, in the order of selection, of weight * output; the shared ones
  * come last. */
 static void combine_row(cmi_forward *f, uint32_t row)
@@ -216,7 +266,9 @@ static void combine_row(cmi_forward *f, uint32_t row)
     float weights[CMI_GATE_MAX_TOP_K + 1];
     for (uint32_t rank = 0; rank < top; rank++) {
         size_t pair = (size_t)row * top + rank;
-        rows[rank] = cmi_operand_at(f, f->s.expert_y, f->s.slot_of[pair] * (size_t)n);
+        size_t at = f->returned != NULL ? pair * f->returned_stride
+                                        : f->s.slot_of[pair] * (size_t)n * f->value_bytes;
+        rows[rank] = (const uint8_t *)(f->returned != NULL ? f->returned : f->s.expert_y) + at;
         weights[rank] = f->s.expert_weights[pair];
     }
     cmi_combine_args args = {
@@ -235,5 +287,12 @@ static void combine_row(cmi_forward *f, uint32_t row)
 
 void cmi_stage_combine(cmi_forward *f)
 {
-    cmi_forward_each_row(f, f->batch->n_rows, combine_row);
+    cmi_exchange *exchange = f->opt.exchange;
+    f->returned = NULL;
+    if (exchange != NULL) {
+        f->status = exchange->calls->receive_back(exchange, &f->returned, &f->returned_stride);
+    }
+    if (f->status == CMI_OK) {
+        cmi_forward_each_row(f, f->batch->n_rows, combine_row);
+    }
 }

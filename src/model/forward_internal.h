@@ -41,14 +41,14 @@ typedef struct cmi_forward_scratch {
     float *gate_logits;       /* [rows][experts] */
     uint32_t *expert_ids;     /* [rows][k] */
     float *expert_weights;    /* [rows][k] */
-    uint32_t *expert_begin;   /* [experts + 2] first sorted pair of an expert */
+    uint32_t *expert_begin;   /* [experts + 2] first sorted pair (or arrival) of an expert */
     uint32_t *slot_of;        /* [rows * k] row * k + rank -> sorted pair */
-    cmi_operand expert_x;     /* [rows * k][hidden] sorted by expert */
+    cmi_operand expert_x;     /* [rows * k, or arrivals][hidden] sorted by expert */
     float *ffn_act;           /* [max(rows * k * moe, rows * dense)] silu(gate) * up */
     cmi_operand ffn_op;       /* the same as operand */
     float *shared_act;        /* [rows][shared] */
     cmi_operand shared_op;    /* the same as operand */
-    void *expert_y;           /* [rows * k][hidden] in the forward's type, as on a wire */
+    void *expert_y;           /* [as expert_x][hidden] in the forward's type, as on a wire */
     void *shared_y;           /* [rows][hidden] the same of the shared experts */
     struct cmi_group *groups; /* [memory nodes][experts + 1] */
     uint32_t *row_span;       /* [rows] the span of a row */
@@ -73,6 +73,9 @@ struct cmi_forward {
     uint32_t kv_begin;      /* first slot that holds KV: 0, or 1 in the MTP layer */
     uint32_t n_decode_rows; /* rows 0 .. n_decode_rows-1 */
     uint32_t n_groups;
+    cmi_status status;    /* of the exchange */
+    const void *returned; /* by it: results of pair i at i * returned_stride; NULL: in expert_y */
+    size_t returned_stride;
 };
 
 /* linear.c */

@@ -40,6 +40,7 @@ static const cmi_fabric_backend backend = {
     .register_memory = cmi_local_register,
     .deregister = cmi_local_deregister,
     .region_memory = cmi_local_region_memory,
+    .remote_memory = cmi_local_remote_memory,
     .get_rkey = cmi_local_get_rkey,
     .listen = cmi_local_listen,
     .address = get_address,

@@ -170,6 +170,7 @@ void *cmi_local_region_memory(cmi_fabric *fabric, cmi_region_id id);
 cmi_status cmi_local_get_rkey(cmi_fabric *fabric, cmi_region_id id, cmi_rkey *rkey_out);
 cmi_status cmi_local_open_rkey(cmi_fabric *fabric, cmi_endpoint_id id, const cmi_rkey *rkey,
                                cmi_remote_id *remote_out);
+void *cmi_local_remote_memory(cmi_fabric *fabric, cmi_endpoint_id endpoint, cmi_remote_id id);
 
 /* Tells the peer of regions that it has not heard of. */
 void cmi_local_announce(cmi_local_fabric *f, cmi_local_endpoint *ep);

@@ -26,6 +26,15 @@ static cmi_local_remote *find_remote(const cmi_local_fabric *f, const cmi_local_
     return is_it ? remote : NULL;
 }
 
+void *cmi_local_remote_memory(cmi_fabric *fabric, cmi_endpoint_id endpoint, cmi_remote_id id)
+{
+    const cmi_local_fabric *f = cmi_local_of(fabric);
+    const cmi_local_endpoint *ep = cmi_local_find_endpoint(f, endpoint);
+    const cmi_local_remote *remote = ep != NULL ? find_remote(f, ep, id) : NULL;
+    bool is_mapped = remote != NULL && remote->share != NULL && remote->share->is_file;
+    return is_mapped ? remote->share->bytes : NULL;
+}
+
 static cmi_status find_open(const cmi_local_fabric *f, cmi_endpoint_id id,
                             cmi_local_endpoint **ep_out)
 {

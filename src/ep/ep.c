@@ -1,0 +1,180 @@
+/* Creation, and what dispatch and combine say to the fabric. */
+#include "ep/ep_internal.h"
+
+#include <string.h>
+
+#include "base/alloc.h"
+
+enum { LOOK_AROUND_NS = 10000000 }; /* between looks at the other ranks in a long wait */
+
+static const cmi_exchange_calls calls = {cmi_ep_send, cmi_ep_receive, cmi_ep_send_back,
+                                         cmi_ep_receive_back};
+
+static void make_targets(cmi_ep *ep)
+{
+    const cmi_ep_layout *l = &ep->layout;
+    ep->targets = cmi_alloc(l->shape.n_ranks, sizeof *ep->targets);
+    for (uint32_t i = 0; i < l->shape.n_ranks; i++) {
+        cmi_ep_target *t = &ep->targets[i];
+        t->peer = ep->opt.peers[i];
+        t->memory = i == ep->opt.rank
+                        ? ep->region
+                        : cmi_remote_memory(ep->opt.fabric, t->peer.endpoint, t->peer.region);
+        t->rows = cmi_alloc(l->shape.max_rows, sizeof *t->rows);
+        t->head = cmi_alloc_aligned(l->messages, CMI_CACHE_LINE);
+        ep->has_puts |= t->memory == NULL;
+    }
+}
+
+cmi_status cmi_ep_create(cmi_exchange **exchange_out, const cmi_ep_options *opt, cmi_error *err)
+{
+    const cmi_ep_layout *l = &opt->layout;
+    uint8_t *region = cmi_region_memory(opt->fabric, opt->region);
+    const uint64_t max_arrivals = (uint64_t)l->shape.n_ranks * l->max_pairs;
+    if (region == NULL || opt->rank >= l->shape.n_ranks || max_arrivals > UINT32_MAX / 2) {
+        return cmi_error_set(err, CMI_ERR_INVALID,
+                             "rank %u of %u with %u rows cannot exchange rows", opt->rank,
+                             l->shape.n_ranks, l->shape.max_rows);
+    }
+    cmi_ep *ep = cmi_alloc(1, sizeof *ep);
+    *ep = (cmi_ep){.base = {&calls, l->shape.max_rows, (uint32_t)max_arrivals},
+                   .layout = *l,
+                   .opt = *opt,
+                   .region = region,
+                   .culprit = l->shape.n_ranks};
+    make_targets(ep);
+    ep->opt.peers = NULL;
+    ep->first_copy = cmi_alloc(l->shape.n_ranks + 1, sizeof *ep->first_copy);
+    if (ep->has_puts) {
+        ep->messages = cmi_alloc_aligned(l->shape.max_rows * l->message_bytes, CMI_CACHE_LINE);
+    }
+    ep->arrivals = cmi_alloc(max_arrivals, sizeof *ep->arrivals);
+    *exchange_out = &ep->base;
+    return CMI_OK;
+}
+
+void cmi_ep_destroy(cmi_exchange *exchange)
+{
+    if (exchange == NULL) {
+        return;
+    }
+    cmi_ep *ep = cmi_ep_of(exchange);
+    for (uint32_t i = 0; i < ep->layout.shape.n_ranks; i++) {
+        cmi_free(ep->targets[i].rows);
+        cmi_free(ep->targets[i].head);
+    }
+    cmi_free(ep->targets);
+    cmi_free(ep->first_copy);
+    cmi_free(ep->messages);
+    cmi_free(ep->arrivals);
+    cmi_free(ep);
+}
+
+uint32_t cmi_ep_culprit(const cmi_exchange *exchange)
+{
+    return ((const cmi_ep *)exchange)->culprit;
+}
+
+/* ---- the fabric --------------------------------------------------------------------------------
+ */
+
+cmi_status cmi_ep_blame(cmi_ep *ep, uint32_t rank, cmi_status st)
+{
+    if (st != CMI_OK) {
+        ep->culprit = rank;
+    }
+    return st;
+}
+
+/* Whether to try again what found no room. */
+static bool make_room(cmi_ep *ep, cmi_status *st_inout)
+{
+    if (*st_inout != CMI_ERR_NO_CAPACITY) {
+        return false;
+    }
+    (void)cmi_fabric_progress(ep->opt.fabric);
+    if (cmi_fabric_now_ns(ep->opt.fabric) < ep->deadline_ns) {
+        return true;
+    }
+    *st_inout = CMI_ERR_TIMEOUT;
+    return false;
+}
+
+cmi_status cmi_ep_put(cmi_ep *ep, uint32_t rank, const void *local, size_t offset, size_t n_bytes)
+{
+    const cmi_ep_peer *peer = &ep->targets[rank].peer;
+    const cmi_remote to = {peer->region, offset};
+    cmi_status st;
+    do {
+        st = cmi_endpoint_put(ep->opt.fabric, peer->endpoint, local, to, n_bytes, NULL);
+    } while (make_room(ep, &st));
+    return cmi_ep_blame(ep, rank, st);
+}
+
+cmi_status cmi_ep_raise(cmi_ep *ep, uint32_t rank, size_t offset)
+{
+    if (rank == ep->opt.rank) {
+        _Atomic uint64_t *word = (_Atomic uint64_t *)(void *)(ep->region + offset);
+        atomic_store_explicit(word, ep->sequence, memory_order_release);
+        return CMI_OK;
+    }
+    const cmi_ep_peer *peer = &ep->targets[rank].peer;
+    const cmi_remote word = {peer->region, offset};
+    cmi_status st;
+    do {
+        st = cmi_endpoint_signal(ep->opt.fabric, peer->endpoint, word, CMI_SIGNAL_MAX, ep->sequence,
+                                 NULL);
+    } while (make_room(ep, &st));
+    return cmi_ep_blame(ep, rank, st);
+}
+
+/* Any rank that is lost ends the exchange: one that waits for it will not answer either. */
+static cmi_status find_lost(cmi_ep *ep)
+{
+    for (uint32_t i = 0; i < ep->layout.shape.n_ranks; i++) {
+        cmi_endpoint_info info;
+        cmi_status st = CMI_OK;
+        if (i != ep->opt.rank) {
+            st = cmi_endpoint_get_info(ep->opt.fabric, ep->targets[i].peer.endpoint, &info);
+            st = st == CMI_OK ? info.status : st;
+        }
+        if (st != CMI_OK) {
+            return cmi_ep_blame(ep, i, st);
+        }
+    }
+    return CMI_OK;
+}
+
+cmi_status cmi_ep_await(cmi_ep *ep, uint32_t source, size_t offset)
+{
+    cmi_wait wait = {.word = (const _Atomic uint64_t *)(void *)(ep->region + offset),
+                     .at_least = ep->sequence,
+                     .from = ep->targets[source].peer.endpoint};
+    cmi_status st = cmi_word_load(wait.word) >= wait.at_least ? CMI_OK : CMI_ERR_TIMEOUT;
+    for (bool is_last = false; st == CMI_ERR_TIMEOUT && !is_last;) {
+        wait.deadline_ns = cmi_fabric_after_ns(ep->opt.fabric, LOOK_AROUND_NS);
+        is_last = wait.deadline_ns >= ep->deadline_ns;
+        wait.deadline_ns = CMI_MIN(wait.deadline_ns, ep->deadline_ns);
+        st = cmi_fabric_wait(ep->opt.fabric, &wait);
+        if (st == CMI_ERR_TIMEOUT) {
+            cmi_status lost = find_lost(ep);
+            if (lost != CMI_OK) {
+                return lost;
+            }
+        }
+    }
+    return cmi_ep_blame(ep, source, st);
+}
+
+cmi_status cmi_ep_settle(cmi_ep *ep)
+{
+    cmi_status st = CMI_OK;
+    for (uint32_t i = 0; st == CMI_OK && ep->has_puts && i < ep->layout.shape.n_ranks; i++) {
+        if (ep->targets[i].memory == NULL) {
+            st = cmi_endpoint_flush_wait(ep->opt.fabric, ep->targets[i].peer.endpoint,
+                                         ep->deadline_ns);
+            st = cmi_ep_blame(ep, i, st);
+        }
+    }
+    return st;
+}

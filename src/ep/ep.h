@@ -1,0 +1,61 @@
+/* ep/ep.h - rows to the experts of other ranks and back: FusedDispatch and FusedCombine (paper
+ * sections 5.2 and 5.3) as an exchange of the forward pass (model/exchange.h).
+ *
+ * Dispatch. Rows were quantized once, by the norm before them. Each goes, with its scale, straight
+ * into the receive window that the rank of its expert keeps for this source, once for a rank;
+ * behind it the list of pairs (row, expert), and then a flag with the sequence number of the
+ * exchange. A rank waits for the flags of all ranks, also of those without a row for it: that is
+ * what lets buffers be static and keeps ranks within an exchange of each other. Then it sorts what
+ * came by expert, by counts and prefix sums, without asking anybody.
+ *
+ * Combine. Each result goes into the place of its pair at the row's own rank, then a flag to every
+ * source that sent rows. That rank waits for those that it sent rows to. What adds results up is
+ * the forward pass, in the order in which the gate chose.
+ *
+ * Where a peer's memory is mapped (cmi_remote_memory) the team's threads write there themselves:
+ * the paper's AIV-Direct. Elsewhere rows are packed into messages by the team, and the owner's
+ * thread puts them, neighbours in one put: few large puts when most rows go to a rank, one a row
+ * when few do.
+ *
+ * Nothing allocates, and nothing blocks but the waits for flags, which spin briefly, then sleep,
+ * and have a deadline.
+ *
+ * Thread: the owner of the team and of the fabric. */
+#ifndef CMI_EP_EP_H
+#define CMI_EP_EP_H
+
+#include "ep/layout.h"
+#include "fabric/fabric.h"
+#include "model/exchange.h"
+#include "os/team.h"
+
+/* Where a rank's region can be reached. */
+typedef struct cmi_ep_peer {
+    cmi_endpoint_id endpoint; /* zeroed for the rank itself */
+    cmi_remote_id region;
+} cmi_ep_peer;
+
+typedef struct cmi_ep_options {
+    cmi_ep_layout layout;
+    uint32_t rank; /* of this process, < n_ranks */
+    cmi_team *team;
+    cmi_fabric *fabric;
+    cmi_region_id region;     /* of layout.region_bytes, zeroed, of this rank */
+    const cmi_ep_peer *peers; /* [n_ranks]; copied */
+    uint32_t n_layers, n_experts;
+    /* [n_layers][n_experts] the rank to which this one sends rows of an expert; must have it. Read
+     * by each send; may change between two exchanges, and ranks need not agree. */
+    const uint16_t *rank_of;
+    uint64_t patience_ns; /* without a peer's flag for so long the exchange is over */
+} cmi_ep_options;
+
+/* All that the options point to outlives it; the exchange's max_rows and max_arrivals are the
+ * layout's. CMI_ERR_INVALID: what cannot be. CMI_ERR_NO_MEMORY. */
+CMI_NODISCARD cmi_status cmi_ep_create(cmi_exchange **exchange_out, const cmi_ep_options *opt,
+                                       cmi_error *err);
+void cmi_ep_destroy(cmi_exchange *exchange); /* NULL is fine */
+
+/* After a call returned an error: the rank whose fault it is, or n_ranks. */
+uint32_t cmi_ep_culprit(const cmi_exchange *exchange);
+
+#endif
