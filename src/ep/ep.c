@@ -70,6 +70,13 @@ void cmi_ep_destroy(cmi_exchange *exchange)
     cmi_free(ep);
 }
 
+cmi_status cmi_ep_drain(cmi_exchange *exchange)
+{
+    cmi_ep *ep = cmi_ep_of(exchange);
+    ep->deadline_ns = cmi_fabric_after_ns(ep->opt.fabric, ep->opt.patience_ns);
+    return cmi_ep_settle(ep);
+}
+
 uint32_t cmi_ep_culprit(const cmi_exchange *exchange)
 {
     return ((const cmi_ep *)exchange)->culprit;

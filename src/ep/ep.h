@@ -55,6 +55,10 @@ CMI_NODISCARD cmi_status cmi_ep_create(cmi_exchange **exchange_out, const cmi_ep
                                        cmi_error *err);
 void cmi_ep_destroy(cmi_exchange *exchange); /* NULL is fine */
 
+/* Waits until peers have all that was sent, so that results that were given to send_back may go,
+ * and the exchange. Its errors are those of the calls (model/exchange.h). */
+CMI_NODISCARD cmi_status cmi_ep_drain(cmi_exchange *exchange);
+
 /* After a call returned an error: the rank whose fault it is, or n_ranks. */
 uint32_t cmi_ep_culprit(const cmi_exchange *exchange);
 

@@ -64,12 +64,18 @@ static void select_experts(cmi_forward *f, uint32_t row)
     }
 }
 
+/* What the experts read. */
+static cmi_dtype expert_dtype(const cmi_forward *f)
+{
+    return f->layer->experts[0].gate_up.dtype;
+}
+
 /* The gate is float32 in every compute type: it reads the normed row unrounded. */
 void cmi_stage_gate(cmi_forward *f)
 {
     const cmi_model_config *c = f->opt.config;
     uint32_t n_rows = f->batch->n_rows;
-    cmi_operand_begin(&f->s.operand, f->layer->experts[0].gate_up.dtype, c->hidden_size);
+    cmi_operand_begin(&f->s.operand, expert_dtype(f), c->hidden_size);
     cmi_forward_each_row(f, n_rows, norm_post_attention);
     cmi_operand normed = {.values = f->s.normed};
     cmi_operand_begin(&normed, CMI_DTYPE_F32, c->hidden_size);
@@ -98,7 +104,8 @@ static void send_row(cmi_forward *f, uint32_t row)
 static void send_rows(cmi_forward *f)
 {
     cmi_exchange *exchange = f->opt.exchange;
-    const cmi_operand *op = &f->s.operand;
+    cmi_operand *op = &f->s.operand;
+    cmi_operand_begin(op, expert_dtype(f), f->opt.config->hidden_size); /* also without rows */
     const cmi_exchange_rows rows = {.values = op->values,
                                     .scales = op->dtype == CMI_DTYPE_I8 ? op->scales : NULL,
                                     .row_bytes = op->row_bytes,
@@ -142,7 +149,7 @@ static void receive_rows(cmi_forward *f)
 {
     cmi_exchange *exchange = f->opt.exchange;
     cmi_operand *op = &f->s.expert_x;
-    cmi_operand_begin(op, f->layer->experts[0].gate_up.dtype, f->opt.config->hidden_size);
+    cmi_operand_begin(op, expert_dtype(f), f->opt.config->hidden_size);
     const cmi_exchange_arrivals arrivals = {.values = op->values,
                                             .scales = op->dtype == CMI_DTYPE_I8 ? op->scales : NULL,
                                             .expert_begin = f->s.expert_begin};
