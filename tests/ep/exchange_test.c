@@ -4,7 +4,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/rng.h"
@@ -118,6 +117,14 @@ static bool experts_are_here(const mesh_rank *r, uint32_t layer_idx, const uint3
     return true;
 }
 
+static void linger(mesh_rank *r, uint64_t ns)
+{
+    const uint64_t until_ns = cmi_fabric_after_ns(r->fabric, ns);
+    while (cmi_fabric_now_ns(r->fabric) < until_ns) {
+        cmi_fabric_sleep(r->fabric, until_ns);
+    }
+}
+
 static bool run_exchanges(mesh_rank *r, work *w)
 {
     const plan *p = r->mesh->arg;
@@ -127,7 +134,7 @@ static bool run_exchanges(mesh_rank *r, work *w)
             fill_row(p, r->rank, number, row, w->values[row], &w->scales[row], w->experts[row]);
         }
         if (draw(p->seed + 5, r->rank, number, 8) == 0) {
-            usleep(200); /* ranks run apart */
+            linger(r, 200000); /* ranks run apart */
         }
         MESH_NEED(exchange_once(r, p, number, n_rows, w) == CMI_OK);
         MESH_NEED(experts_are_here(r, number % N_LAYERS, w->begin));
@@ -243,7 +250,7 @@ static bool run_slow_reader(mesh_rank *r)
             fill_row(p, r->rank, number, row, w->values[row], &w->scales[row], w->experts[row]);
         }
         if (r->rank == 2 && number % 4 == 0) {
-            usleep(1000); /* the others are at the next exchange's flags by then */
+            linger(r, 1000000); /* the others are at the next exchange's flags by then */
         }
         is_good = exchange_once(r, p, number, n_rows, w) == CMI_OK &&
                   check_results(r, p, n_rows, w) && (r->rank != 2 || w->begin[N_EXPERTS] == 0);

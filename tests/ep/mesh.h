@@ -4,7 +4,7 @@
 
 #include <pthread.h>
 
-#include "ep/ep.h"
+#include "ep/group.h"
 #include "fabric/fault.h"
 
 enum { MESH_MAX_RANKS = 16 };
@@ -33,7 +33,7 @@ typedef struct mesh {
     void *arg;
     /* the mesh's own */
     pthread_barrier_t barrier;
-    char addresses[MESH_MAX_RANKS][CMI_FABRIC_MAX_ADDRESS + 1];
+    cmi_ep_group *group;
     mesh_rank ranks[MESH_MAX_RANKS];
 } mesh;
 
