@@ -1,6 +1,5 @@
 /* cli/cmd_bench.c - `cminfer bench`: options, and which part runs. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "cli/bench/bench.h"
@@ -34,6 +33,7 @@ static void print_help(const cmi_option *own, const cmi_option *model)
         "       cminfer bench --config FILE --random-weights [OPTION]...\n"
         "       cminfer bench --kernels | --machine [OPTION]...\n"
         "       cminfer bench serve [OPTION]...\n"
+        "       cminfer bench ep [OPTION]...\n"
         "       cminfer bench replay FILE [OPTION]...\n"
         "\n"
         "Measures prefill (pp) and decode (tg) of a model, the kernels, or the machine's limits,\n"
@@ -41,7 +41,8 @@ static void print_help(const cmi_option *own, const cmi_option *model)
         "turn with everything else. docs/PERF.md says how the share is computed.\n"
         "\n"
         "bench serve puts a load on a server, this one or another; \"cminfer bench serve --help\"\n"
-        "lists its options. bench replay runs a recorded scheduler once more.\n");
+        "lists its options. bench ep measures how rows get to experts of other ranks and back.\n"
+        "bench replay runs a recorded scheduler once more.\n");
     cmi_options_print("Options:", own);
     cmi_options_print("Model:", model);
     printf("\nExamples:\n"
@@ -53,30 +54,6 @@ static void print_help(const cmi_option *own, const cmi_option *model)
            "  cminfer bench --kernels --only gemm_i8 --shapes 512x7168x7168,8x7168x7168 --json\n"
            "  cminfer bench --machine --profile machine.json\n"
            "  cminfer bench serve --num-prompts 100 --request-rate 10\n");
-}
-
-/* "1,8,32" */
-static cmi_status parse_list(cmi_bench_list *list_out, const char *name, const char *text,
-                             uint32_t min, uint32_t max, cmi_error *err)
-{
-    cmi_bench_list list = {0};
-    for (const char *at = text;; at++) {
-        char *end;
-        unsigned long value = strtoul(at, &end, 10);
-        if (end == at || *at == '-' || (*end != ',' && *end != '\0') || value < min ||
-            value > max || list.n == CMI_BENCH_MAX_LIST) {
-            return cmi_error_set(err, CMI_ERR_INVALID,
-                                 "--%s takes at most %d numbers from %u to %u with commas, not "
-                                 "\"%s\"",
-                                 name, CMI_BENCH_MAX_LIST, min, max, text);
-        }
-        list.values[list.n++] = (uint32_t)value;
-        if (*end == '\0') {
-            *list_out = list;
-            return CMI_OK;
-        }
-        at = end;
-    }
 }
 
 static bool has_model_options(const bench_options *opt)
@@ -142,8 +119,8 @@ static cmi_status parse_lists(bench_options *opt, cmi_error *err)
     };
     cmi_status st = CMI_OK;
     for (size_t i = 0; st == CMI_OK && i < CMI_LEN(lists); i++) {
-        st = parse_list(lists[i].list, lists[i].name, lists[i].text, lists[i].min, lists[i].max,
-                        err);
+        st = cmi_bench_list_parse(lists[i].list, lists[i].name, lists[i].text, lists[i].min,
+                                  lists[i].max, err);
     }
     return st;
 }
@@ -308,6 +285,9 @@ int cmi_cmd_bench(int argc, char **argv)
 {
     if (argc > 0 && strcmp(argv[0], "serve") == 0) {
         return cmi_cmd_bench_serve(argc - 1, argv + 1);
+    }
+    if (argc > 0 && strcmp(argv[0], "ep") == 0) {
+        return cmi_cmd_bench_ep(argc - 1, argv + 1);
     }
     if (argc > 0 && strcmp(argv[0], "replay") == 0) {
         return cmi_cmd_bench_replay(argc - 1, argv + 1);

@@ -15,7 +15,6 @@ import unittest
 CMINFER, MODELS = map(os.path.abspath, sys.argv[1:3])
 SOURCE = os.path.dirname(MODELS)
 TINY = os.path.join(MODELS, "matrix-tiny")
-TINY = os.path.join(MODELS, "matrix-tiny")
 
 
 def run(*args):
@@ -186,6 +185,34 @@ class Models(Bench):
             self.assertIn(word, result.stderr)
             if status == 2:
                 self.assertEqual(result.stderr.count("\n"), 1, args)
+
+
+class ExpertParallelism(unittest.TestCase):
+    def run_ep(self, *args):
+        return subprocess.run([CMINFER, "bench", "ep", "--rows", "5", "--hidden", "128",
+                               "--experts", "8", "--top-k", "2", "--rounds", "3", *args],
+                              capture_output=True, text=True, timeout=300, check=False)
+
+    def test_both_ways(self):
+        for args, way in (((), "direct"), (("--puts",), "put"), (("--delay", "100"), "put")):
+            result = self.run_ep("--ranks", "1,3", "--json", *args)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            rows = [json.loads(line) for line in result.stdout.splitlines()]
+            self.assertEqual([(row["ranks"], row["way"]) for row in rows], [(1, way), (3, way)])
+            for row in rows:
+                self.assertEqual(row["combine_bytes"], 5 * 2 * 256)
+                # a row goes to a rank once: 512 bytes with its scale
+                self.assertLessEqual(512 * 5, row["dispatch_bytes"])
+                self.assertLessEqual(row["dispatch_bytes"], 512 * 10)
+                self.assertGreater(row["dispatch_seconds"], 0)
+                self.assertEqual(row["combine_share"] is None, way == "put")
+            self.assertEqual(rows[0]["dispatch_bytes"], 512 * 5)
+
+    def test_wrong_usage(self):
+        for args in (("--ranks", "0"), ("--ranks", "2,"), ("--top-k", "9"), ("MODEL",)):
+            result = self.run_ep(*args)
+            self.assertEqual(result.returncode, 2, args)
+            self.assertEqual(len(result.stderr.splitlines()), 1)
 
 
 class Formats(Bench):

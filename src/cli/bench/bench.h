@@ -15,6 +15,11 @@ typedef struct cmi_bench_list {
     size_t n;
 } cmi_bench_list;
 
+/* text is the value of the option --name. CMI_ERR_INVALID: no list of numbers from min to max. */
+CMI_NODISCARD cmi_status cmi_bench_list_parse(cmi_bench_list *list_out, const char *name,
+                                              const char *text, uint32_t min, uint32_t max,
+                                              cmi_error *err);
+
 /* Measures the limits with one thread and with all, prints a row for each, and writes the hardware
  * profile (docs/PERF.md) to profile_path unless it is NULL. CMI_ERR_IO: it could not be written. */
 CMI_NODISCARD cmi_status cmi_bench_machine(cmi_bench_rig *rig, cmi_bench_out *out,
