@@ -163,8 +163,8 @@ static void free_work(work *w)
 static bool run_rank(mesh_rank *r)
 {
     work *w = make_work(r);
-    bool is_good = run_exchanges(r, w);
-    free_work(w);
+    bool is_good = run_exchanges(r, w) && cmi_ep_drain(r->exchange) == CMI_OK;
+    free_work(w); /* which puts may have read until then */
     return is_good;
 }
 
