@@ -17,6 +17,7 @@ static const command commands[] = {
     {"eval", "count exact matches on a file of tasks", cmi_cmd_eval},
     {"bench", "measure a model, the kernels, the machine's limits, or a server under load",
      cmi_cmd_bench},
+    {"eplb", "place experts and their replicas on ranks by measured load", cmi_cmd_eplb},
 };
 
 static const command *find_command(const char *name)

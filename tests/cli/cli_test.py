@@ -24,7 +24,7 @@ def run(*args, **kwargs):
 
 class Usage(unittest.TestCase):
     def test_help_and_version(self):
-        commands = ("run", "serve", "score", "eval", "bench")
+        commands = ("run", "serve", "score", "eval", "bench", "eplb")
         for args in (["help"], ["--help"], *(["help", command] for command in commands)):
             result = run(*args)
             self.assertEqual(result.returncode, 0)
