@@ -61,6 +61,16 @@ class Measure(unittest.TestCase):
         n_kinds = 1 + measuring.serve_knows(CMINFER, "--disaggregate")
         self.smoke("interference.py", 2 * n_kinds)
 
+    def test_expert_placement(self):
+        done = run("expert_placement.py", "--cminfer", CMINFER, "--layers", "2", "--skews", "1",
+                   "--ranks", "16", "--replicas", "0", "32")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[4:]]
+        self.assertEqual([row[1] for row in rows], ["16", "16 on 4 nodes", "one for each slot"])
+        for row in rows:
+            worst = [float(cell.split("(")[1].strip(")")) for cell in row[2:]]
+            self.assertEqual(worst, sorted(worst, reverse=True), row)  # replicas help
+
     def test_soak(self):
         rows = {row[0]: row[1:] for row in self.smoke("soak.py", 6)}
         sent, ended, not_once = rows["requests: sent, ended, not once"]
