@@ -195,12 +195,13 @@ void cmi_scheduler_arrive(cmi_scheduler *s, uint32_t slot, const cmi_scheduler_r
     assert(slot < s->opt.n_slots && request->n_prompt >= 1);
     assert(request->n_prompt < request->n_total && request->n_total <= s->opt.max_tokens);
     assert(pages_for(request->n_total) <= cmi_page_pool_size(s->opt.pool));
-    *new = (cmi_scheduler_slot){.state = state,
-                                .request = *request,
-                                .order = s->n_arrived++,
-                                .tip = CMI_BLOCK_NONE,
-                                .pace = {.target_ns = request->tpot_ns - request->tpot_ns / AIM_SHARE},
-                                .tenant = cmi_fairness_enter(&s->fairness, request->tenant)};
+    *new =
+        (cmi_scheduler_slot){.state = state,
+                             .request = *request,
+                             .order = s->n_arrived++,
+                             .tip = CMI_BLOCK_NONE,
+                             .pace = {.target_ns = request->tpot_ns - request->tpot_ns / AIM_SHARE},
+                             .tenant = cmi_fairness_enter(&s->fairness, request->tenant)};
     move_on(new, CMI_REQUEST_ARRIVE);
     queue_up(s, slot);
 }

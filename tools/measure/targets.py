@@ -52,7 +52,8 @@ def measure(opt, server, target, rate, number):
     n_good = sum(tpot <= target and (not opt.ttft_ms or float(r["ttft_ms"]) <= opt.ttft_ms)
                  for tpot, r in zip(tpots, answers))
     return {"goodput": n_good / result["duration"],
-            "kept_percent": 100 * n_good / len(answers) if answers else None, "p99_tpot": percentile(tpots, 0.99),
+            "kept_percent": 100 * n_good / len(answers) if answers else None,
+            "p99_tpot": percentile(tpots, 0.99),
             "refused_percent": 100 * len(refusals) / n, "refusal_ms": percentile(refusals, 0.5),
             "p99_refusal_ms": percentile(refusals, 0.99)}
 
