@@ -3,6 +3,8 @@
 #include <assert.h>
 #include <string.h>
 
+#include "base/le.h"
+
 /* Every message begins with 16 bytes that say what it is, so that none of one kind equals one of
  * another, and has a fixed length or says its length before what varies. */
 enum { TAG_BYTES = 16, ENCODING_VERSION = 1 };
@@ -29,28 +31,6 @@ enum {
 
 const cmi_content_key cmi_content_key_root = {{0}};
 
-static void put_u32(uint8_t *to, uint32_t value)
-{
-    for (int i = 0; i < 4; i++) {
-        to[i] = (uint8_t)(value >> 8 * i);
-    }
-}
-
-static void put_u64(uint8_t *to, uint64_t value)
-{
-    put_u32(to, (uint32_t)value);
-    put_u32(to + 4, (uint32_t)(value >> 32));
-}
-
-static uint64_t get_u64(const uint8_t *from)
-{
-    uint64_t value = 0;
-    for (int i = 0; i < 8; i++) {
-        value |= (uint64_t)from[i] << 8 * i;
-    }
-    return value;
-}
-
 /* The number that stands for an element type, whatever the enum says. */
 static uint32_t dtype_code(cmi_dtype dtype)
 {
@@ -75,8 +55,8 @@ void cmi_content_space_make(cmi_content_space *space_out, const void *secret, si
     uint8_t head[TAG_BYTES + 4 + 8];
     cmi_blake2b h;
     memcpy(head, SPACE_TAG, TAG_BYTES);
-    put_u32(head + AT_VERSION, ENCODING_VERSION);
-    put_u64(head + AT_VERSION + 4, salt_bytes);
+    cmi_le_store32(head + AT_VERSION, ENCODING_VERSION);
+    cmi_le_store64(head + AT_VERSION + 4, salt_bytes);
     cmi_blake2b_init(&h, secret, secret_bytes);
     cmi_blake2b_update(&h, head, sizeof head);
     cmi_blake2b_update(&h, salt, salt_bytes);
@@ -87,7 +67,7 @@ void cmi_content_space_make(cmi_content_space *space_out, const void *secret, si
     cmi_blake2b_init(&h, space_out->key, sizeof space_out->key);
     cmi_blake2b_update(&h, head, AT_VERSION + 4);
     cmi_blake2b_final(&h, label);
-    space_out->tag = get_u64(label);
+    space_out->tag = cmi_le_load64(label);
 }
 
 /* All of the message that the blocks of a chain have in common. */
@@ -95,13 +75,13 @@ static void put_model(uint8_t message[BLOCK_BYTES], const cmi_content_model *mod
 {
     memset(message, 0, BLOCK_BYTES);
     memcpy(message, BLOCK_TAG, TAG_BYTES);
-    put_u32(message + AT_VERSION, ENCODING_VERSION);
-    put_u32(message + AT_N_TOKENS, CMI_CONTENT_BLOCK_TOKENS);
-    put_u32(message + AT_QUANTIZATION, (uint32_t)model->quantization);
-    put_u32(message + AT_COMPUTE_DTYPE, dtype_code(model->compute_dtype));
-    put_u32(message + AT_KV_DTYPE, dtype_code(model->kv_dtype));
-    put_u32(message + AT_KV_LAYOUT_VERSION, model->kv_layout_version);
-    put_u32(message + AT_WITH_MTP, model->with_mtp ? 1 : 0);
+    cmi_le_store32(message + AT_VERSION, ENCODING_VERSION);
+    cmi_le_store32(message + AT_N_TOKENS, CMI_CONTENT_BLOCK_TOKENS);
+    cmi_le_store32(message + AT_QUANTIZATION, (uint32_t)model->quantization);
+    cmi_le_store32(message + AT_COMPUTE_DTYPE, dtype_code(model->compute_dtype));
+    cmi_le_store32(message + AT_KV_DTYPE, dtype_code(model->kv_dtype));
+    cmi_le_store32(message + AT_KV_LAYOUT_VERSION, model->kv_layout_version);
+    cmi_le_store32(message + AT_WITH_MTP, model->with_mtp ? 1 : 0);
     memcpy(message + AT_WEIGHTS_DIGEST, model->weights_digest, sizeof model->weights_digest);
 }
 
@@ -111,7 +91,7 @@ static void hash_block(cmi_content_key *key_out, uint8_t message[BLOCK_BYTES],
 {
     memcpy(message + AT_PARENT, parent->bytes, sizeof parent->bytes);
     for (uint32_t i = 0; i < CMI_CONTENT_BLOCK_TOKENS; i++) {
-        put_u32(message + AT_TOKENS + 4 * i, tokens[i]);
+        cmi_le_store32(message + AT_TOKENS + 4 * i, tokens[i]);
     }
     cmi_blake2b h;
     cmi_blake2b_init(&h, space->key, sizeof space->key);
