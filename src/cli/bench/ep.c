@@ -36,7 +36,7 @@ typedef struct bench_rank {
     cmi_ep_peer peers[CMI_BENCH_EP_MAX_RANKS];
     uint8_t *memory[CMI_BENCH_EP_MAX_RANKS]; /* of the peers; NULL: not mapped */
     cmi_exchange *exchange;
-    uint8_t *values; /* [n_rows][hidden] */
+    uint8_t *values; /* [n_rows][hidden], and more behind them */
     float *scales;
     uint32_t *expert_ids;
     uint8_t *arrived, *results;
@@ -99,7 +99,7 @@ static cmi_status make_rank(bench_rank *r)
         return st;
     }
     const size_t n_arrivals = r->exchange->max_arrivals;
-    r->values = cmi_alloc((size_t)opt->n_rows, opt->hidden);
+    r->values = cmi_alloc((size_t)opt->n_rows, l->message_bytes); /* plain copies take as many */
     r->scales = cmi_alloc(opt->n_rows, sizeof *r->scales);
     r->expert_ids = cmi_alloc((size_t)opt->n_rows * opt->top_k, sizeof *r->expert_ids);
     r->arrived = cmi_alloc(n_arrivals, opt->hidden);
