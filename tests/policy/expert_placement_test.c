@@ -137,7 +137,9 @@ static double heaviest_replica(const cmi_expert_placement *p, const float *loads
 {
     double heaviest = 0;
     for (uint32_t e = 0; e < p->layout.n_experts; e++) {
-        heaviest = fmax(heaviest, (double)loads[e] / cmi_expert_replica_count(p, e));
+        /* not fmax: gcc 12 for AArch64 fails on a loop of it */
+        double each = (double)loads[e] / cmi_expert_replica_count(p, e);
+        heaviest = each > heaviest ? each : heaviest;
     }
     return heaviest;
 }
