@@ -106,7 +106,8 @@ static cmi_status send_to(cmi_ep *ep, uint32_t rank)
                                 .n_rows = t->n_rows,
                                 .n_pairs = t->n_pairs,
                                 .layer_idx = ep->rows->layer_idx,
-                                .has_scales = ep->rows->scales != NULL};
+                                .has_scales = ep->rows->scales != NULL,
+                                .says = ep->rows->says};
     cmi_status st = CMI_OK;
     if (t->memory != NULL) {
         memcpy(t->memory + window, t->head, head_bytes);
@@ -216,12 +217,14 @@ cmi_status cmi_ep_receive(cmi_exchange *exchange, const cmi_exchange_arrivals *a
     cmi_ep *ep = cmi_ep_of(exchange);
     ep->deadline_ns = cmi_fabric_after_ns(ep->opt.fabric, ep->opt.patience_ns);
     cmi_status st = CMI_OK;
+    *arrivals->heard = 0;
     for (uint32_t i = 0; st == CMI_OK && i < ep->layout.shape.n_ranks; i++) {
         st = cmi_ep_await(ep, i, cmi_ep_dispatch_flag(&ep->layout, i));
         const cmi_ep_head *head = (const cmi_ep_head *)(const void *)window_from(ep, i);
         if (st == CMI_OK && !is_sound(ep, i, head, arrivals->scales != NULL)) {
             st = cmi_ep_blame(ep, i, CMI_ERR_BAD_DATA);
         }
+        *arrivals->heard = CMI_MAX(*arrivals->heard, head->says);
     }
     if (st != CMI_OK) {
         return st;

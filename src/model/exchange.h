@@ -20,6 +20,7 @@ typedef struct cmi_exchange_rows {
     uint32_t n_rows;            /* 0 .. the exchange's max_rows */
     const uint32_t *expert_ids; /* [n_rows][top_k], distinct in a row */
     uint32_t layer_idx;
+    uint32_t says; /* goes to all ranks with the rows */
 } cmi_exchange_rows;
 
 /* Those that came, one for each pair (row, expert), sorted by expert. */
@@ -27,6 +28,7 @@ typedef struct cmi_exchange_arrivals {
     void *values;           /* [max_arrivals][row_bytes], filled in */
     float *scales;          /* [max_arrivals], filled in for INT8; else NULL */
     uint32_t *expert_begin; /* [n_experts + 1], filled in: the first arrival of each */
+    uint32_t *heard;        /* filled in: the most that a rank says, this one included */
 } cmi_exchange_arrivals;
 
 typedef struct cmi_exchange cmi_exchange;

@@ -288,6 +288,7 @@ void cmi_forward_begin(cmi_forward *f, const cmi_batch *batch)
     f->batch = batch;
     f->stage_idx = 0;
     f->status = CMI_OK;
+    f->heard = 0;
     f->n_decode_rows = 0;
     for (uint32_t i = 0; i < batch->n_spans; i++) {
         const cmi_batch_span *span = &batch->spans[i];
@@ -390,6 +391,11 @@ cmi_status cmi_forward_run(cmi_forward *f, const cmi_batch *batch)
         st = cmi_forward_advance(f);
     }
     return st;
+}
+
+uint32_t cmi_forward_heard(const cmi_forward *f)
+{
+    return f->heard;
 }
 
 const float *cmi_forward_hidden(const cmi_forward *f)

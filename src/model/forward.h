@@ -57,6 +57,8 @@ typedef struct cmi_batch {
     /* Not NULL: set to 1, 2, ... as the main model's layers are done, for a thread that moves their
      * KV meanwhile. It was 0 before; who reads k can read the KV of layers 0 .. k-1. */
     _Atomic uint32_t *n_layers_done;
+    /* With an exchange: told to all ranks in this pass, see cmi_forward_heard. */
+    uint32_t says;
 } cmi_batch;
 
 typedef struct cmi_forward_options {
@@ -108,6 +110,11 @@ CMI_NODISCARD cmi_status cmi_forward_advance(cmi_forward *forward);
 
 /* begin, then advance to the end: CMI_OK, or what ended it. */
 cmi_status cmi_forward_run(cmi_forward *forward, const cmi_batch *batch);
+
+/* After a pass with an exchange: the most that any rank's batch said, the same on all ranks. So a
+ * group agrees on whether there is a next pass, what it is, and so on, without a message more. 0 in
+ * a model without experts. */
+uint32_t cmi_forward_heard(const cmi_forward *forward);
 
 /* After a pass: the output of the final norm for every row, float32 [n_rows][hidden_size]; what the
  * head and the MTP layer read. Valid until the next begin. */

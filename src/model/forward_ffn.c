@@ -111,7 +111,8 @@ static void send_rows(cmi_forward *f)
                                     .row_bytes = op->row_bytes,
                                     .n_rows = f->batch->n_rows,
                                     .expert_ids = f->s.expert_ids,
-                                    .layer_idx = f->layer_idx};
+                                    .layer_idx = f->layer_idx,
+                                    .says = f->batch->says};
     f->status = exchange->calls->send(exchange, &rows);
 }
 
@@ -152,7 +153,8 @@ static void receive_rows(cmi_forward *f)
     cmi_operand_begin(op, expert_dtype(f), f->opt.config->hidden_size);
     const cmi_exchange_arrivals arrivals = {.values = op->values,
                                             .scales = op->dtype == CMI_DTYPE_I8 ? op->scales : NULL,
-                                            .expert_begin = f->s.expert_begin};
+                                            .expert_begin = f->s.expert_begin,
+                                            .heard = &f->heard};
     f->status = exchange->calls->receive(exchange, &arrivals);
 }
 

@@ -74,6 +74,7 @@ struct cmi_forward {
     uint32_t n_decode_rows; /* rows 0 .. n_decode_rows-1 */
     uint32_t n_groups;
     cmi_status status;    /* of the exchange */
+    uint32_t heard;       /* over it, in the layer of experts that was last */
     const void *returned; /* by it: results of pair i at i * returned_stride; NULL: in expert_y */
     size_t returned_stride;
 };

@@ -62,8 +62,22 @@ typedef struct work {
     uint8_t *arrived;
     float *arrived_scales;
     uint32_t *results;
-    uint32_t begin[N_EXPERTS + 1];
+    uint32_t begin[N_EXPERTS + 1], heard;
 } work;
+
+static uint32_t says(const plan *p, uint32_t rank, uint32_t number)
+{
+    return draw(p->seed + 7, rank, number, 1000);
+}
+
+static uint32_t most_said(const mesh_rank *r, const plan *p, uint32_t number)
+{
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < r->mesh->n_ranks; i++) {
+        most = CMI_MAX(most, says(p, i, number));
+    }
+    return most;
+}
 
 static cmi_status exchange_once(mesh_rank *r, const plan *p, uint32_t number, uint32_t n_rows,
                                 work *w)
@@ -74,9 +88,10 @@ static cmi_status exchange_once(mesh_rank *r, const plan *p, uint32_t number, ui
                                     .row_bytes = ROW_BYTES,
                                     .n_rows = n_rows,
                                     .expert_ids = w->experts[0],
-                                    .layer_idx = number % N_LAYERS};
+                                    .layer_idx = number % N_LAYERS,
+                                    .says = says(p, r->rank, number)};
     const cmi_exchange_arrivals arrivals = {w->arrived, p->with_scales ? w->arrived_scales : NULL,
-                                            w->begin};
+                                            w->begin, &w->heard};
     cmi_status st = ex->calls->send(ex, &rows);
     st = st == CMI_OK ? ex->calls->receive(ex, &arrivals) : st;
     for (uint32_t e = 0; st == CMI_OK && e < N_EXPERTS; e++) {
@@ -138,6 +153,7 @@ static bool run_exchanges(mesh_rank *r, work *w)
         }
         MESH_NEED(exchange_once(r, p, number, n_rows, w) == CMI_OK);
         MESH_NEED(experts_are_here(r, number % N_LAYERS, w->begin));
+        MESH_NEED(w->heard == most_said(r, p, number));
         MESH_NEED(check_results(r, p, n_rows, w));
     }
     return true;

@@ -41,6 +41,12 @@ typedef struct rank_steps {
     uint32_t n_prompt; /* 0: only others have work */
 } rank_steps;
 
+/* Passes of a rank, of which the group makes the most. */
+static uint32_t passes_of(const world *w, uint32_t rank)
+{
+    return 1 + draw(w->seed, rank, 4, N_PASSES);
+}
+
 /* A prompt, then one token a pass; some ranks have none at first or for ever. */
 static const cmi_batch *make_pass(rank_steps *s, const world *w, uint32_t rank, uint32_t pass)
 {
@@ -50,7 +56,7 @@ static const cmi_batch *make_pass(rank_steps *s, const world *w, uint32_t rank, 
     }
     const bool is_late = draw(w->seed, rank, 3, 3) == 0;
     const uint32_t step = pass - (is_late ? 1 : 0);
-    const bool has_rows = s->n_prompt > 0 && (!is_late || pass > 0);
+    const bool has_rows = s->n_prompt > 0 && (!is_late || pass > 0) && pass < passes_of(w, rank);
     for (uint32_t i = 0; i < MAX_ROWS; i++) {
         s->token_ids[i] =
             draw(w->seed, 100 + rank, pass * MAX_ROWS + i, w->instance->config.vocab_size);
@@ -65,7 +71,8 @@ static const cmi_batch *make_pass(rank_steps *s, const world *w, uint32_t rank, 
     s->batch = (cmi_batch){.token_ids = s->token_ids,
                            .spans = &s->span,
                            .n_rows = has_rows ? s->span.n_rows : 0,
-                           .n_spans = has_rows ? 1 : 0};
+                           .n_spans = has_rows ? 1 : 0,
+                           .says = pass + 1 < passes_of(w, rank)};
     return &s->batch;
 }
 
@@ -92,12 +99,14 @@ static bool run_passes(const world *w, uint32_t rank, cmi_forward *forward, floa
 {
     const size_t width = w->instance->config.hidden_size;
     rank_steps steps;
-    for (uint32_t pass = 0; pass < N_PASSES; pass++) {
+    bool goes_on = true;
+    for (uint32_t pass = 0; pass < N_PASSES && goes_on; pass++) {
         const cmi_batch *batch = make_pass(&steps, w, rank, pass);
         if (batch->n_rows == 0 && hidden_out != w->hidden[rank]) {
             continue; /* alone, there is nothing to do then */
         }
         MESH_NEED(cmi_forward_run(forward, batch) == CMI_OK);
+        goes_on = hidden_out != w->hidden[rank] || cmi_forward_heard(forward) > 0;
         memcpy(hidden_out + pass * MAX_ROWS * width, cmi_forward_hidden(forward),
                batch->n_rows * width * sizeof *hidden_out);
     }

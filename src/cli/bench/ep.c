@@ -142,7 +142,9 @@ static cmi_status exchange_rows(bench_rank *r, uint32_t round)
                                     .row_bytes = opt->hidden,
                                     .n_rows = opt->n_rows,
                                     .expert_ids = r->expert_ids};
-    const cmi_exchange_arrivals arrivals = {r->arrived, r->arrived_scales, r->expert_begin};
+    uint32_t unused;
+    const cmi_exchange_arrivals arrivals = {r->arrived, r->arrived_scales, r->expert_begin,
+                                            &unused};
     const void *back;
     size_t stride;
     double begin = cmi_bench_seconds();
