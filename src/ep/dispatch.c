@@ -43,16 +43,28 @@ static void write_message(const cmi_ep *ep, uint8_t *to, uint32_t row)
     }
 }
 
+/* The last rank whose first copy is not after this one. */
+static uint32_t rank_of_copy(const cmi_ep *ep, uint32_t task)
+{
+    uint32_t low = 0, high = ep->layout.shape.n_ranks;
+    while (high - low > 1) {
+        uint32_t middle = (low + high) / 2;
+        if (ep->first_copy[middle] <= task) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
 /* A task is a row for a rank whose memory is here. */
 static void copy_row(void *arg, uint32_t task, uint32_t worker)
 {
     (void)worker;
     const cmi_ep *ep = arg;
     const cmi_ep_layout *l = &ep->layout;
-    uint32_t rank = 0;
-    while (ep->first_copy[rank + 1] <= task) {
-        rank++;
-    }
+    const uint32_t rank = rank_of_copy(ep, task);
     const cmi_ep_target *t = &ep->targets[rank];
     const uint32_t message = task - ep->first_copy[rank];
     uint8_t *window = t->memory + cmi_ep_window(l, ep->sequence, ep->opt.rank);
