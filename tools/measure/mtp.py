@@ -14,6 +14,7 @@ example:
 """
 import contextlib
 import json
+import math
 import os
 import random
 import statistics
@@ -53,7 +54,8 @@ def measure(opt, data, server, n, number):
                     **data.options(n, number))
     after = server.metrics()
     tried, right = (after.get(name, 0) - before.get(name, 0) for name in COUNTERS)
-    return {"speed": 1000 * n / result["mean_tpot_ms"], "tried": tried, "right": right}
+    tpot_ms = result["mean_tpot_ms"] or math.nan  # 0: all events of an answer came at once
+    return {"speed": 1000 * n / tpot_ms, "tried": tried, "right": right}
 
 
 def bench(opt, drafts):
