@@ -432,10 +432,12 @@ static cmi_admission_request admission_request(const cmi_request *request)
                                    .age_ns = request->age_us * UINT64_C(1000)};
 }
 
-/* Locked. Counts a refusal. */
+/* Locked. Counts a refusal. By what the scheduler will aim at for the request. */
 static cmi_admission_verdict check_room(cmi_engine *engine, const cmi_admission_request *request)
 {
-    cmi_admission_verdict verdict = cmi_admission_decide(&engine->load, &engine->queue, request);
+    cmi_admission_request aimed = *request;
+    aimed.tpot_ns = cmi_pace_aim_ns(request->tpot_ns);
+    cmi_admission_verdict verdict = cmi_admission_decide(&engine->load, &engine->queue, &aimed);
     if (verdict.reason == CMI_ADMISSION_OK && engine->n_free_slots == 0) {
         verdict.reason =
             CMI_ADMISSION_QUEUED_REQUESTS; /* those that end have theirs for a moment */
@@ -500,7 +502,8 @@ static cmi_status take_place(cmi_engine *engine, const cmi_request *request, uin
         engine->queue.n_requests++;
         engine->queue.n_tokens += request->n_prompt_tokens;
         if (asked.tpot_ns > 0) {
-            double limit_ns = (double)asked.tpot_ns * engine->load.tokens_per_step;
+            const double aim_ns = (double)cmi_pace_aim_ns(asked.tpot_ns);
+            double limit_ns = aim_ns * engine->load.tokens_per_step;
             engine->door_limit_ns = CMI_MIN(engine->door_limit_ns, limit_ns);
             engine->load.limit_ns = CMI_MIN(engine->load.limit_ns, limit_ns);
         }

@@ -6,7 +6,6 @@
 enum {
     LEAST_PREFILL_ROWS = 16, /* that a prompt gets after so many steps without any */
     STARVED = 16,
-    AIM_SHARE = 20, /* a target less a twentieth is aimed at: who aims at it misses every second */
 };
 
 static const double MEAN_OUTPUT_RATE = 0.0625;
@@ -195,13 +194,12 @@ void cmi_scheduler_arrive(cmi_scheduler *s, uint32_t slot, const cmi_scheduler_r
     assert(slot < s->opt.n_slots && request->n_prompt >= 1);
     assert(request->n_prompt < request->n_total && request->n_total <= s->opt.max_tokens);
     assert(pages_for(request->n_total) <= cmi_page_pool_size(s->opt.pool));
-    *new =
-        (cmi_scheduler_slot){.state = state,
-                             .request = *request,
-                             .order = s->n_arrived++,
-                             .tip = CMI_BLOCK_NONE,
-                             .pace = {.target_ns = request->tpot_ns - request->tpot_ns / AIM_SHARE},
-                             .tenant = cmi_fairness_enter(&s->fairness, request->tenant)};
+    *new = (cmi_scheduler_slot){.state = state,
+                                .request = *request,
+                                .order = s->n_arrived++,
+                                .tip = CMI_BLOCK_NONE,
+                                .pace = {.target_ns = cmi_pace_aim_ns(request->tpot_ns)},
+                                .tenant = cmi_fairness_enter(&s->fairness, request->tenant)};
     move_on(new, CMI_REQUEST_ARRIVE);
     queue_up(s, slot);
 }
@@ -707,8 +705,8 @@ static void sum_load(const cmi_scheduler *s, cmi_admission_load *load)
     load->tokens_per_step = n_decode > 0 ? n_tokens / n_decode : 1;
     for (uint32_t i = 0; i < s->waiting.n; i++) {
         const cmi_scheduler_slot *seq = &s->slots[s->waiting.slots[i]];
-        if (seq->request.tpot_ns > 0) {
-            double limit_ns = (double)seq->request.tpot_ns * load->tokens_per_step;
+        if (seq->pace.target_ns > 0) {
+            double limit_ns = (double)seq->pace.target_ns * load->tokens_per_step;
             load->limit_ns = CMI_MIN(load->limit_ns, limit_ns);
         }
     }

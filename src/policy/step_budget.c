@@ -4,6 +4,12 @@ static const double no_limit_ns = 1e300;
 static const double tokens_rate = 0.125; /* how fast tokens_per_step follows */
 static const double lead_share = 0.25, lead_max = 0.5, lag_max = 0.25;
 
+uint64_t cmi_pace_aim_ns(uint64_t target_ns)
+{
+    enum { SPARE_SHARE = 20 };
+    return target_ns - target_ns / SPARE_SHARE;
+}
+
 static double tokens_per_step(const cmi_pace *pace)
 {
     return pace->tokens_per_step < 1 ? 1 : pace->tokens_per_step;
