@@ -1,6 +1,7 @@
 /* ep/dispatch.c - rows go to their experts' ranks, and come from all. See ep.h. */
 #include "ep/ep_internal.h"
 
+#include <assert.h>
 #include <string.h>
 
 /* ---- sending ---- */
@@ -27,6 +28,7 @@ static void list_rows(cmi_ep *ep, const cmi_exchange_rows *rows)
     for (uint32_t pair = 0; pair < rows->n_rows * top_k; pair++) {
         const uint32_t row = pair / top_k, expert = rows->expert_ids[pair];
         cmi_ep_target *t = &ep->targets[rank_of[expert]];
+        assert(t->n_pairs < ep->layout.max_pairs); /* of max_local_experts, which is the caller's */
         if (t->last_row != row) {
             t->rows[t->n_rows++] = t->last_row = row;
         }
@@ -134,6 +136,8 @@ cmi_status cmi_ep_send(cmi_exchange *exchange, const cmi_exchange_rows *rows)
 {
     cmi_ep *ep = cmi_ep_of(exchange);
     const uint32_t n_ranks = ep->layout.shape.n_ranks;
+    assert(rows->n_rows <= ep->layout.shape.max_rows);
+    assert(rows->row_bytes <= ep->layout.shape.row_bytes);
     ep->sequence++;
     ep->rows = rows;
     ep->row_bytes = rows->row_bytes;

@@ -43,8 +43,9 @@ typedef struct cmi_ep_options {
     cmi_region_id region;     /* of layout.region_bytes, zeroed, of this rank */
     const cmi_ep_peer *peers; /* [n_ranks]; copied */
     uint32_t n_layers, n_experts;
-    /* [n_layers][n_experts] the rank to which this one sends rows of an expert; must have it. Read
-     * by each send; may change between two exchanges, and ranks need not agree. */
+    /* [n_layers][n_experts] the rank to which this one sends rows of an expert; must have it, and
+     * no rank more of a layer's than max_local_experts. Read by each send; may change between two
+     * exchanges, and ranks need not agree. */
     const uint16_t *rank_of;
     uint64_t patience_ns; /* without a peer's flag for so long the exchange is over */
 } cmi_ep_options;

@@ -10,6 +10,9 @@
 
 enum { SECRET_BYTES = 32, MESSAGE_BYTES = 1024, RING_BYTES = 8192 };
 
+/* A rank that was connected to may still be busy with its memory: join's patience decides. */
+static const uint64_t handshake_ns = 600000000000u;
+
 struct cmi_ep_group {
     uint32_t n_ranks;
     cmi_fabric **fabrics; /* [n_ranks], each its rank's */
@@ -33,6 +36,7 @@ static cmi_status make_fabric(cmi_ep_group *g, uint32_t rank, const uint8_t *sec
     opt.n_remotes = g->n_ranks * opt.n_regions;
     opt.message_bytes = MESSAGE_BYTES;
     opt.ring_bytes = RING_BYTES;
+    opt.handshake_ns = handshake_ns;
     cmi_status st = cmi_fabric_create_local(&g->fabrics[rank], &opt, err);
     st = st == CMI_OK && wrap != NULL ? wrap(arg, rank, &g->fabrics[rank], err) : st;
     st = st == CMI_OK ? cmi_fabric_listen(g->fabrics[rank], "local:", err) : st;
