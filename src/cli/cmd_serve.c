@@ -256,7 +256,8 @@ static void add_service_options(cmi_option *table, serve_options *opt)
          CMI_OPTION_UINT, &opt->timeout_s, 0, 4000000},
         {"step-probe-ms", "MS",
          "to measure made-up steps at the start, so that their durations\n"
-         "can be predicted (default 1000; 0: learn from requests only)",
+         "can be predicted (default 1000, and longer where too few fit in;\n"
+         "0: learn from requests only)",
          CMI_OPTION_UINT, &opt->probe_ms, 0, 60000},
         {"speculate-always", NULL,
          "try drafts where predictions say that they cost more than they\n"
