@@ -12,6 +12,7 @@ example:
   tools/measure/targets.py /data/DeepSeek-V2-Lite --tpot-ms 50 100 --ttft-ms 2000 --svg targets.svg
 """
 import re
+import time
 
 import measuring as m
 
@@ -20,6 +21,14 @@ def requests_of(lines):
     """What the server's lines say of requests: a list of {name: text}."""
     return [dict(re.findall(r"(\w+)=(\S+)", line)) for line in lines
             if " POST /v1/completions status=" in line]
+
+
+def lines_of(server, n_lines, n):
+    """Those of n requests, which are read by another thread, behind the first n_lines."""
+    end = time.monotonic() + 10
+    while len(requests_of(server.log[n_lines:])) < n and time.monotonic() < end:
+        time.sleep(0.05)
+    return requests_of(server.log[n_lines:])
 
 
 def percentile(values, share):
@@ -44,8 +53,7 @@ def measure(opt, server, target, rate, number):
     n, n_lines = max(int(rate * opt.seconds), 4), len(server.log)
     result = m.load(opt, server, num_prompts=n, request_rate=rate, seed=number + 1, nice=19,
                     **lengths(opt))
-    server.metrics()  # whose answer comes behind the last line
-    requests = requests_of(server.log[n_lines:])
+    requests = lines_of(server, n_lines, n)
     answers = [r for r in requests if r["status"] == "200" and int(r["output_tokens"]) > 1]
     refusals = [float(r["total_ms"]) for r in requests if r["status"] == "429"]
     tpots = [float(r["decode_ms"]) / (int(r["output_tokens"]) - 1) for r in answers]
