@@ -57,7 +57,8 @@ static void close_fd(cmi_local_fabric *f, int *fd, bool is_watched)
     *fd = -1;
 }
 
-/* What a lost endpoint needs no more; its rings may still have messages. */
+/* What a lost endpoint needs no more; its rings may still have messages, and somebody may be
+ * writing to the peer's memory himself. */
 static void hang_up(cmi_local_fabric *f, cmi_local_endpoint *ep)
 {
     close_fd(f, &ep->fd, true);
@@ -68,7 +69,6 @@ static void hang_up(cmi_local_fabric *f, cmi_local_endpoint *ep)
     ep->peer_header = NULL;
     f->n_blocked -= ep->is_blocked;
     ep->is_blocked = false;
-    cmi_local_forget_remotes(f, ep);
 }
 
 static void drop_events(cmi_local_fabric *f, const cmi_local_endpoint *ep)
@@ -96,6 +96,7 @@ void cmi_local_free_endpoint(cmi_local_fabric *f, cmi_local_endpoint *ep)
 {
     drop_events(f, ep);
     hang_up(f, ep);
+    cmi_local_forget_remotes(f, ep);
     cmi_share_release(ep->rings_share);
     ep->rings_share = NULL;
     ep->state = ENDPOINT_FREE;
