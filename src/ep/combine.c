@@ -41,7 +41,7 @@ cmi_status cmi_ep_send_back(cmi_exchange *exchange, const void *results)
     }
     for (uint32_t i = 1; st == CMI_OK && i <= n_ranks; i++) {
         const uint32_t rank = (ep->opt.rank + i) % n_ranks;
-        if (has_sent(ep, rank)) {
+        if (cmi_ep_is_there(ep, rank) && has_sent(ep, rank)) {
             st = cmi_ep_raise(ep, rank, cmi_ep_combine_flag(&ep->layout, ep->opt.rank));
         }
     }

@@ -28,6 +28,7 @@ static void list_rows(cmi_ep *ep, const cmi_exchange_rows *rows)
     for (uint32_t pair = 0; pair < rows->n_rows * top_k; pair++) {
         const uint32_t row = pair / top_k, expert = rows->expert_ids[pair];
         cmi_ep_target *t = &ep->targets[rank_of[expert]];
+        assert(!t->peer.is_away);
         assert(t->n_pairs < ep->layout.max_pairs); /* of max_local_experts, which is the caller's */
         if (t->last_row != row) {
             t->rows[t->n_rows++] = t->last_row = row;
@@ -142,14 +143,16 @@ cmi_status cmi_ep_send(cmi_exchange *exchange, const cmi_exchange_rows *rows)
     ep->rows = rows;
     ep->row_bytes = rows->row_bytes;
     ep->deadline_ns = cmi_fabric_after_ns(ep->opt.fabric, ep->opt.patience_ns);
-    cmi_status st = cmi_ep_settle(ep); /* messages and heads of the exchange before */
+    cmi_status st = cmi_ep_look_around(ep);
+    st = st == CMI_OK ? cmi_ep_settle(ep) : st; /* messages and heads of the exchange before */
     if (st != CMI_OK) {
         return st;
     }
     list_rows(ep, rows);
     copy_rows(ep);
     for (uint32_t i = 1; st == CMI_OK && i <= n_ranks; i++) { /* not all to the same at once */
-        st = send_to(ep, (ep->opt.rank + i) % n_ranks);
+        const uint32_t rank = (ep->opt.rank + i) % n_ranks;
+        st = cmi_ep_is_there(ep, rank) ? send_to(ep, rank) : CMI_OK;
     }
     ep->rows = NULL;
     return st;
@@ -184,6 +187,9 @@ static void sort_pairs(cmi_ep *ep, uint32_t *begin)
     memset(begin, 0, (n_experts + 1) * sizeof *begin);
     for (int pass = 0; pass < 2; pass++) {
         for (uint32_t source = 0; source < n_ranks; source++) {
+            if (!cmi_ep_is_there(ep, source)) {
+                continue;
+            }
             const uint8_t *window = window_from(ep, source);
             const cmi_ep_head *head = (const cmi_ep_head *)(const void *)window;
             const cmi_ep_pair *pairs =
@@ -235,6 +241,9 @@ cmi_status cmi_ep_receive(cmi_exchange *exchange, const cmi_exchange_arrivals *a
     cmi_status st = CMI_OK;
     *arrivals->heard = 0;
     for (uint32_t i = 0; st == CMI_OK && i < ep->layout.shape.n_ranks; i++) {
+        if (!cmi_ep_is_there(ep, i)) {
+            continue;
+        }
         st = cmi_ep_await(ep, i, cmi_ep_dispatch_flag(&ep->layout, i));
         const cmi_ep_head *head = (const cmi_ep_head *)(const void *)window_from(ep, i);
         if (st == CMI_OK && !is_sound(ep, i, head, arrivals->scales != NULL)) {

@@ -1,7 +1,7 @@
 /* Creation, and what dispatch and combine say to the fabric. */
 #include "ep/ep_internal.h"
 
-#include <string.h>
+#include <assert.h>
 
 #include "base/alloc.h"
 
@@ -15,14 +15,29 @@ static void make_targets(cmi_ep *ep)
     const cmi_ep_layout *l = &ep->layout;
     ep->targets = cmi_alloc(l->shape.n_ranks, sizeof *ep->targets);
     for (uint32_t i = 0; i < l->shape.n_ranks; i++) {
+        ep->targets[i].rows = cmi_alloc(l->shape.max_rows, sizeof *ep->targets[i].rows);
+        ep->targets[i].head = cmi_alloc_aligned(l->messages, CMI_CACHE_LINE);
+    }
+}
+
+void cmi_ep_restart(cmi_exchange *exchange, const cmi_ep_peer *peers, uint64_t sequence)
+{
+    cmi_ep *ep = cmi_ep_of(exchange);
+    assert(sequence >= ep->sequence);
+    ep->sequence = sequence;
+    ep->culprit = ep->layout.shape.n_ranks;
+    ep->has_puts = false;
+    for (uint32_t i = 0; i < ep->layout.shape.n_ranks; i++) {
         cmi_ep_target *t = &ep->targets[i];
-        t->peer = ep->opt.peers[i];
-        t->memory = i == ep->opt.rank
-                        ? ep->region
-                        : cmi_remote_memory(ep->opt.fabric, t->peer.endpoint, t->peer.region);
-        t->rows = cmi_alloc(l->shape.max_rows, sizeof *t->rows);
-        t->head = cmi_alloc_aligned(l->messages, CMI_CACHE_LINE);
-        ep->has_puts |= t->memory == NULL;
+        t->peer = peers[i];
+        t->n_rows = t->n_pairs = 0;
+        t->memory = NULL;
+        if (i == ep->opt.rank) {
+            t->memory = ep->region;
+        } else if (!peers[i].is_away) {
+            t->memory = cmi_remote_memory(ep->opt.fabric, peers[i].endpoint, peers[i].region);
+            ep->has_puts |= t->memory == NULL;
+        }
     }
 }
 
@@ -43,11 +58,10 @@ cmi_status cmi_ep_create(cmi_exchange **exchange_out, const cmi_ep_options *opt,
                    .region = region,
                    .culprit = l->shape.n_ranks};
     make_targets(ep);
+    cmi_ep_restart(&ep->base, opt->peers, 0);
     ep->opt.peers = NULL;
     ep->first_copy = cmi_alloc(l->shape.n_ranks + 1, sizeof *ep->first_copy);
-    if (ep->has_puts) {
-        ep->messages = cmi_alloc_aligned(l->shape.max_rows * l->message_bytes, CMI_CACHE_LINE);
-    }
+    ep->messages = cmi_alloc_aligned(l->shape.max_rows * l->message_bytes, CMI_CACHE_LINE);
     ep->arrivals = cmi_alloc(max_arrivals, sizeof *ep->arrivals);
     *exchange_out = &ep->base;
     return CMI_OK;
@@ -80,6 +94,11 @@ cmi_status cmi_ep_drain(cmi_exchange *exchange)
 uint32_t cmi_ep_culprit(const cmi_exchange *exchange)
 {
     return ((const cmi_ep *)exchange)->culprit;
+}
+
+uint64_t cmi_ep_next_sequence(const cmi_exchange *exchange)
+{
+    return ((const cmi_ep *)exchange)->sequence + 1;
 }
 
 /* ---- the fabric --------------------------------------------------------------------------------
@@ -135,13 +154,18 @@ cmi_status cmi_ep_raise(cmi_ep *ep, uint32_t rank, size_t offset)
     return cmi_ep_blame(ep, rank, st);
 }
 
-/* Any rank that is lost ends the exchange: one that waits for it will not answer either. */
-static cmi_status find_lost(cmi_ep *ep)
+/* Any rank that is lost ends the exchange: one that waits for it will not answer either. And its
+ * memory may be out of reach since the look. */
+cmi_status cmi_ep_look_around(cmi_ep *ep)
 {
+    const cmi_status seen = ep->opt.look != NULL ? ep->opt.look(ep->opt.look_arg) : CMI_OK;
+    if (seen != CMI_OK) {
+        return seen;
+    }
     for (uint32_t i = 0; i < ep->layout.shape.n_ranks; i++) {
         cmi_endpoint_info info;
         cmi_status st = CMI_OK;
-        if (i != ep->opt.rank) {
+        if (i != ep->opt.rank && cmi_ep_is_there(ep, i)) {
             st = cmi_endpoint_get_info(ep->opt.fabric, ep->targets[i].peer.endpoint, &info);
             st = st == CMI_OK ? info.status : st;
         }
@@ -164,7 +188,7 @@ cmi_status cmi_ep_await(cmi_ep *ep, uint32_t source, size_t offset)
         wait.deadline_ns = CMI_MIN(wait.deadline_ns, ep->deadline_ns);
         st = cmi_fabric_wait(ep->opt.fabric, &wait);
         if (st == CMI_ERR_TIMEOUT) {
-            cmi_status lost = find_lost(ep);
+            cmi_status lost = cmi_ep_look_around(ep);
             if (lost != CMI_OK) {
                 return lost;
             }
@@ -177,7 +201,7 @@ cmi_status cmi_ep_settle(cmi_ep *ep)
 {
     cmi_status st = CMI_OK;
     for (uint32_t i = 0; st == CMI_OK && ep->has_puts && i < ep->layout.shape.n_ranks; i++) {
-        if (ep->targets[i].memory == NULL) {
+        if (ep->targets[i].memory == NULL && cmi_ep_is_there(ep, i)) {
             st = cmi_endpoint_flush_wait(ep->opt.fabric, ep->targets[i].peer.endpoint,
                                          ep->deadline_ns);
             st = cmi_ep_blame(ep, i, st);

@@ -17,6 +17,8 @@
  * thread puts them, neighbours in one put: few large puts when most rows go to a rank, one a row
  * when few do.
  *
+ * Ranks may be away: those that are left go on without them, with rank_of that names none of them.
+ *
  * Nothing allocates, and nothing blocks but the waits for flags, which spin briefly, then sleep,
  * and have a deadline.
  *
@@ -33,6 +35,7 @@
 typedef struct cmi_ep_peer {
     cmi_endpoint_id endpoint; /* zeroed for the rank itself */
     cmi_remote_id region;
+    bool is_away; /* nothing is sent to it or expected of it */
 } cmi_ep_peer;
 
 typedef struct cmi_ep_options {
@@ -48,6 +51,10 @@ typedef struct cmi_ep_options {
      * exchanges, and ranks need not agree. */
     const uint16_t *rank_of;
     uint64_t patience_ns; /* without a peer's flag for so long the exchange is over */
+    /* Called by each send and every few milliseconds of a wait; what it returns but CMI_OK ends the
+     * exchange. Of the fabric it may use all but the peers' memory. NULL: nothing is looked at. */
+    cmi_status (*look)(void *arg);
+    void *look_arg;
 } cmi_ep_options;
 
 /* All that the options point to outlives it; the exchange's max_rows and max_arrivals are the
@@ -62,5 +69,14 @@ CMI_NODISCARD cmi_status cmi_ep_drain(cmi_exchange *exchange);
 
 /* After a call returned an error: the rank whose fault it is, or n_ranks. */
 uint32_t cmi_ep_culprit(const cmi_exchange *exchange);
+
+/* Begins anew, with other peers [n_ranks] (copied), between two passes or after an error: whatever
+ * this rank put has been flushed, and all that take part begin with the same sequence, above all
+ * before by more than an exchange. Flags and rows of before are then older than any that is waited
+ * for. */
+void cmi_ep_restart(cmi_exchange *exchange, const cmi_ep_peer *peers, uint64_t sequence);
+
+/* Of the next send. */
+uint64_t cmi_ep_next_sequence(const cmi_exchange *exchange);
 
 #endif

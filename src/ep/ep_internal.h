@@ -29,7 +29,7 @@ typedef struct cmi_ep {
     bool has_puts; /* some rank is reached by put */
     cmi_ep_target *targets;
     uint32_t *first_copy;     /* [n_ranks + 1] of the copies that the team does, rank by rank */
-    uint8_t *messages;        /* [max_rows][message_bytes] packed, when has_puts */
+    uint8_t *messages;        /* [max_rows][message_bytes] packed, for puts */
     cmi_ep_arrival *arrivals; /* [max_arrivals] */
     uint32_t n_arrivals;
     /* of the call at hand, for the team */
@@ -43,6 +43,14 @@ static inline cmi_ep *cmi_ep_of(cmi_exchange *exchange)
 {
     return (cmi_ep *)exchange; /* it begins with one */
 }
+
+static inline bool cmi_ep_is_there(const cmi_ep *ep, uint32_t rank)
+{
+    return !ep->targets[rank].peer.is_away;
+}
+
+/* Lets the options' look see to what else happens, and finds out who is lost. */
+cmi_status cmi_ep_look_around(cmi_ep *ep);
 
 /* What a call ends with: notes whose fault an error is. */
 cmi_status cmi_ep_blame(cmi_ep *ep, uint32_t rank, cmi_status st);
