@@ -1,5 +1,6 @@
-/* model/weights_internal.h - how loading is cut: weights_plan.c says which tensor goes where,
- * weights_copy.c converts, weights_block.c has the memory, weights_place.c chooses its nodes. */
+/* model/weights_internal.h - how loading is cut: weights_plan.c says which tensor goes where
+ * (weights_tensor.c looks each up), weights_copy.c converts, weights_block.c has the memory,
+ * weights_place.c chooses its nodes. */
 #ifndef CMI_MODEL_WEIGHTS_INTERNAL_H
 #define CMI_MODEL_WEIGHTS_INTERNAL_H
 
