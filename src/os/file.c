@@ -7,6 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* newer than the C library's headers may be */
+enum { LINUX_MADV_POPULATE_READ = 22 };
+
 static cmi_status open_regular(int *fd_out, cmi_file_id *id_out, const char *path, cmi_error *err)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -92,6 +95,22 @@ void cmi_file_map_close(cmi_file_map *map)
         munmap((void *)(uintptr_t)map->data, map->n_bytes);
         *map = (cmi_file_map){0};
     }
+}
+
+cmi_status cmi_file_map_fetch(const cmi_file_map *map, size_t offset, size_t n, cmi_error *err)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t begin = offset / page * page;
+    if (n > 0 &&
+        madvise((void *)(uintptr_t)(map->data + begin), offset + n - begin,
+                LINUX_MADV_POPULATE_READ) != 0 &&
+        (errno == EFAULT || errno == EHWPOISON)) {
+        return cmi_error_set(err, CMI_ERR_IO,
+                             "bytes %zu to %zu cannot be read (any more): the device fails, or the "
+                             "file was changed",
+                             offset, offset + n - 1);
+    }
+    return CMI_OK;
 }
 
 void cmi_file_map_release(const cmi_file_map *map, size_t offset, size_t n)

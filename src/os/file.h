@@ -22,7 +22,8 @@ typedef struct cmi_file_id {
 } cmi_file_id;
 
 /* A file mapped read-only. Pages come in on first touch; another process that truncates the file
- * while it is mapped kills readers with SIGBUS, as with every mapped file. */
+ * while it is mapped kills readers with SIGBUS, as with every mapped file (but see
+ * cmi_file_map_fetch). */
 typedef struct cmi_file_map {
     const uint8_t *data; /* NULL for an empty file */
     size_t n_bytes;
@@ -31,6 +32,12 @@ typedef struct cmi_file_map {
 
 CMI_NODISCARD cmi_status cmi_file_map_open(cmi_file_map *map_out, const char *path, cmi_error *err);
 void cmi_file_map_close(cmi_file_map *map); /* NULL or zeroed is fine */
+
+/* Brings bytes [offset, offset+n) into memory, so that touching them neither waits nor kills,
+ * unless somebody truncates the file right then. CMI_ERR_IO: the device cannot read them, or the
+ * file no longer has them. Needs Linux 5.14; does nothing before that. */
+CMI_NODISCARD cmi_status cmi_file_map_fetch(const cmi_file_map *map, size_t offset, size_t n,
+                                            cmi_error *err);
 
 /* Says that bytes [offset, offset+n) will not be read again soon, so that the page cache may drop
  * them. */

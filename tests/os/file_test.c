@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "os/file.h"
@@ -53,11 +54,37 @@ static void errors_name_the_path(void **state)
     assert_false(cmi_file_exists("/nonexistent/x"));
 }
 
+/* A page that the file has no more is an error here, where touching it would be a signal. */
+static void fetching_says_what_cannot_be_read(void **state)
+{
+    (void)state;
+    enum { N_BYTES = 1 << 20 };
+    char large[] = "/tmp/cmi_file_test_XXXXXX";
+    cmi_error err = {0};
+    cmi_file_map map;
+    int fd = mkstemp(large);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, N_BYTES), 0);
+    assert_int_equal(cmi_file_map_open(&map, large, &err), CMI_OK);
+    assert_int_equal(cmi_file_map_fetch(&map, 0, N_BYTES, &err), CMI_OK);
+    assert_int_equal(cmi_file_map_fetch(&map, N_BYTES - 1, 1, &err), CMI_OK);
+    assert_int_equal(cmi_file_map_fetch(&map, 5, 0, &err), CMI_OK);
+    assert_int_equal(ftruncate(fd, N_BYTES / 2), 0);
+    assert_int_equal(cmi_file_map_fetch(&map, 0, N_BYTES / 2, &err), CMI_OK);
+    const bool is_new = madvise((void *)(uintptr_t)map.data, N_BYTES / 2, 22) == 0;
+    assert_int_equal(cmi_file_map_fetch(&map, 1, N_BYTES - 1, &err), is_new ? CMI_ERR_IO : CMI_OK);
+    assert_true(!is_new || strstr(err.text, "bytes 1 to 1048575 cannot be read") != NULL);
+    cmi_file_map_close(&map);
+    close(fd);
+    unlink(large);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_and_maps_the_same_bytes),
         cmocka_unit_test(errors_name_the_path),
+        cmocka_unit_test(fetching_says_what_cannot_be_read),
     };
     return cmocka_run_group_tests(tests, make_file, remove_file);
 }
