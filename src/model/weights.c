@@ -100,10 +100,12 @@ static cmi_status fill_block(cmi_weights *weights, cmi_weights_plan *plan,
     cmi_weights_options copy_opt = *opt;
     copy_opt.progress = relay_progress;
     copy_opt.progress_arg = &relay;
-    cmi_weights_copy_run(plan->copies, plan->n_copies, hash, &copy_opt);
-    cmi_weights_hash_finish(hash, opt->team, plan->set_digest);
+    st = cmi_weights_copy_run(plan->copies, plan->n_copies, hash, &copy_opt, plan->err);
+    if (st == CMI_OK) {
+        cmi_weights_hash_finish(hash, opt->team, plan->set_digest);
+    }
     cmi_weights_hash_destroy(hash);
-    return CMI_OK;
+    return st;
 }
 
 static cmi_status load(cmi_weights **weights_out, cmi_weights_plan *plan,

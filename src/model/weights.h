@@ -122,8 +122,8 @@ uint64_t cmi_weights_taken_bytes(const cmi_model_config *config, const char *dir
  * than config.json says contradict it and are refused. F32, F16, BF16, F8_E4M3 with
  * weight_scale_inv, and I8 with a weight_scale for each output are read. From FP8 and I8, F32 is
  * the float32 product code * scale, and BF16 that product rounded; I8 to I8 keeps codes and scales.
- * CMI_ERR_NO_MEMORY: does not fit. Where share_dir is set, the errors of cmi_shared_block_open
- * too. *weights_out is untouched on error. */
+ * CMI_ERR_NO_MEMORY: does not fit. CMI_ERR_IO: a file cannot be read (any more). Where share_dir is
+ * set, the errors of cmi_shared_block_open too. *weights_out is untouched on error. */
 CMI_NODISCARD cmi_status cmi_weights_load(cmi_weights **weights_out, const cmi_model_config *config,
                                           const char *dir, const cmi_weights_options *opt,
                                           cmi_error *err);

@@ -7,6 +7,7 @@
  * rows. */
 #include "model/weights_internal.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,6 +35,8 @@ typedef struct copy_run {
     float *row_values;    /* [workers][max_cols] a row as float32 */
     uint8_t *row_codes;   /* [workers][max_cols] quantized */
     size_t max_cols;
+    _Atomic cmi_status *status; /* of the first task that failed */
+    cmi_error *err;             /* whose owner is that task */
 } copy_run;
 
 /* ---- Reading ---- */
@@ -190,12 +193,37 @@ static uint64_t source_offset(const cmi_weights_copy *c, uint64_t row)
     return c->source->tensor->offset + (c->source_row + row) * row_bytes(c);
 }
 
+/* Brings what a task reads into memory. False: it cannot be read. */
+static bool fetch(const copy_run *run, const copy_task *t)
+{
+    const cmi_weights_copy *c = t->copy;
+    const cmi_safetensors *file = c->source->file;
+    cmi_error err;
+    cmi_status none = CMI_OK;
+    cmi_status st = cmi_file_map_fetch(&file->map, source_offset(c, t->first_row),
+                                       t->n_rows * row_bytes(c), &err);
+    if (st == CMI_OK && c->scale_source != NULL) {
+        const cmi_tensor *scale = c->scale_source->tensor;
+        file = c->scale_source->file;
+        st = cmi_file_map_fetch(&file->map, scale->offset, scale->n_bytes, &err);
+    }
+    if (st != CMI_OK && atomic_compare_exchange_strong(run->status, &none, st) &&
+        run->err != NULL) {
+        *run->err = err;
+        (void)cmi_error_prefix(run->err, "%s", file->path);
+    }
+    return st == CMI_OK;
+}
+
 static void run_task(void *arg, uint32_t task, uint32_t worker)
 {
     const copy_run *run = arg;
     const copy_task *t = &run->tasks[task];
     const cmi_weights_copy *c = t->copy;
     const cmi_safetensors *file = c->source->file;
+    if (!fetch(run, t)) {
+        return;
+    }
     cmi_weights_hash_rows(run->hash, c->source, c->source_row + t->first_row, t->n_rows);
     for (uint64_t i = t->first_row; i < t->first_row + t->n_rows; i++) {
         copy_row(run, c, i, file->data + source_offset(c, i), worker);
@@ -248,7 +276,7 @@ static void run_waves(copy_run *run, size_t n_tasks, uint64_t total_bytes,
     copy_task *tasks = run->tasks;
     uint64_t done_bytes = 0;
     size_t wave = CMI_MAX(8 * cmi_team_size(opt->team), (uint32_t)WAVE_TASKS_MIN);
-    for (size_t first = 0; first < n_tasks; first += wave) {
+    for (size_t first = 0; first < n_tasks && *run->status == CMI_OK; first += wave) {
         uint32_t n = (uint32_t)CMI_MIN(n_tasks - first, wave);
         run->tasks = tasks + first;
         cmi_team_run(opt->team, run_task, run, n);
@@ -262,10 +290,11 @@ static void run_waves(copy_run *run, size_t n_tasks, uint64_t total_bytes,
     run->tasks = tasks;
 }
 
-void cmi_weights_copy_run(cmi_weights_copy *copies, size_t n_copies, cmi_weights_hash *hash,
-                          const cmi_weights_options *opt)
+cmi_status cmi_weights_copy_run(cmi_weights_copy *copies, size_t n_copies, cmi_weights_hash *hash,
+                                const cmi_weights_options *opt, cmi_error *err)
 {
-    copy_run run = {.hash = hash};
+    _Atomic cmi_status status = CMI_OK;
+    copy_run run = {.hash = hash, .status = &status, .err = err};
     uint64_t total_bytes = 0;
     qsort(copies, n_copies, sizeof *copies, compare_copies);
     size_t n_tasks = count_tasks(copies, n_copies, &total_bytes, &run.max_cols);
@@ -281,4 +310,5 @@ void cmi_weights_copy_run(cmi_weights_copy *copies, size_t n_copies, cmi_weights
     cmi_free(run.row_codes);
     cmi_free(run.row_values);
     cmi_free(run.tasks);
+    return status;
 }

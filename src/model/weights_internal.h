@@ -80,9 +80,10 @@ CMI_NODISCARD cmi_status cmi_weights_check_names(const cmi_checkpoint *checkpoin
 bool cmi_weights_has_layer(const cmi_checkpoint *checkpoint, uint32_t layer_idx);
 
 /* Does all copies, ordered by their place in the files (which orders the array), and hashes what it
- * reads. */
-void cmi_weights_copy_run(cmi_weights_copy *copies, size_t n_copies, cmi_weights_hash *hash,
-                          const cmi_weights_options *opt);
+ * reads. CMI_ERR_IO: a file cannot be read (any more); what was copied is then not whole. */
+CMI_NODISCARD cmi_status cmi_weights_copy_run(cmi_weights_copy *copies, size_t n_copies,
+                                              cmi_weights_hash *hash,
+                                              const cmi_weights_options *opt, cmi_error *err);
 
 /* weights_random.c: writes every tensor. */
 void cmi_weights_fill_random(cmi_weights *weights, const cmi_weights_plan *plan,
