@@ -1,29 +1,31 @@
 #include "model/weights_internal.h"
 
+#include <assert.h>
+
 #include "base/alloc.h"
 
-static cmi_weights_plan make_plan(const cmi_model_config *config, const cmi_weights_options *opt,
-                                  cmi_error *err)
+cmi_weights_plan cmi_weights_plan_make(const cmi_model_config *config,
+                                       const cmi_weights_options *opt, cmi_error *err)
 {
     return (cmi_weights_plan){
         .config = config,
         .dtype = opt->dtype,
         .int8_head = opt->int8_head,
         .with_mtp = opt->with_mtp && config->num_nextn_predict_layers > 0,
+        .without_experts = opt->without_experts,
         .err = err,
     };
 }
 
 uint64_t cmi_weights_estimate_bytes(const cmi_model_config *config, const cmi_weights_options *opt)
 {
-    cmi_weights_plan plan = make_plan(config, opt, NULL);
+    cmi_weights_plan plan = cmi_weights_plan_make(config, opt, NULL);
     cmi_weights_plan_walk(&plan);
     return plan.block_bytes + plan.struct_bytes;
 }
 
-/* Opens the checkpoint (which the caller closes) and walks over everything, so that all is checked
- * before memory is taken. */
-static cmi_status open_plan(cmi_weights_plan *plan, cmi_checkpoint *checkpoint, const char *dir)
+cmi_status cmi_weights_plan_open(cmi_weights_plan *plan, cmi_checkpoint *checkpoint,
+                                 const char *dir)
 {
     *checkpoint = (cmi_checkpoint){0};
     cmi_status st = cmi_checkpoint_open(checkpoint, dir, plan->err);
@@ -45,10 +47,10 @@ uint64_t cmi_weights_taken_bytes(const cmi_model_config *config, const char *dir
                                  const cmi_weights_options *opt)
 {
     uint64_t taken = 0;
-    cmi_weights_plan plan = make_plan(config, opt, NULL);
+    cmi_weights_plan plan = cmi_weights_plan_make(config, opt, NULL);
     cmi_checkpoint checkpoint;
     if (opt->share_dir != NULL) {
-        if (open_plan(&plan, &checkpoint, dir) == CMI_OK) {
+        if (cmi_weights_plan_open(&plan, &checkpoint, dir) == CMI_OK) {
             taken = cmi_weights_block_taken_bytes(&plan, opt);
         }
         cmi_checkpoint_close(&checkpoint);
@@ -60,17 +62,62 @@ uint64_t cmi_weights_taken_bytes(const cmi_model_config *config, const char *dir
 typedef struct progress_relay {
     cmi_shared_block *shared; /* NULL: none */
     const cmi_weights_options *opt;
+    uint64_t done_bytes, total_bytes; /* as told last */
 } progress_relay;
 
 static void relay_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
 {
-    const progress_relay *relay = arg;
+    progress_relay *relay = arg;
+    relay->done_bytes = done_bytes;
+    relay->total_bytes = total_bytes;
     if (relay->shared != NULL) {
         cmi_shared_block_progress(relay->shared, done_bytes, total_bytes);
     }
     if (relay->opt->progress != NULL) {
         relay->opt->progress(relay->opt->progress_arg, done_bytes, total_bytes);
     }
+}
+
+/* Of an expert that the block lacks, its tensors' samples. */
+static void want_samples(cmi_weights_hash *hash, const cmi_weights_plan *plan)
+{
+    const cmi_model_config *c = plan->config;
+    for (uint32_t layer = 0; layer < c->num_hidden_layers + (plan->with_mtp ? 1u : 0u); layer++) {
+        uint32_t n = cmi_model_config_is_moe(c, layer) ? c->n_routed_experts : 0;
+        for (uint32_t e = 0; e < n; e++) {
+            cmi_expert_plan expert = cmi_weights_plan_expert(plan, layer, e, NULL, plan->err);
+            for (size_t i = 0; i < expert.n_copies; i++) {
+                cmi_weights_hash_want_sample(hash, expert.copies[i].source);
+                cmi_weights_hash_want_sample(hash, expert.copies[i].scale_source);
+            }
+        }
+    }
+}
+
+static cmi_status copy_and_hash(cmi_weights_plan *plan, const cmi_weights_options *opt)
+{
+    cmi_weights_hash *hash = cmi_weights_hash_create(plan->checkpoint);
+    for (size_t i = 0; i < plan->n_copies; i++) {
+        cmi_weights_hash_want(hash, plan->copies[i].source);
+        cmi_weights_hash_want(hash, plan->copies[i].scale_source);
+    }
+    if (plan->without_experts) {
+        want_samples(hash, plan);
+    }
+    cmi_weights_hash_begin(hash);
+    progress_relay relay = {.shared = plan->shared, .opt = opt};
+    cmi_weights_options copy_opt = *opt;
+    copy_opt.progress = relay_progress;
+    copy_opt.progress_arg = &relay;
+    cmi_status st = cmi_weights_copy_run(plan->copies, plan->n_copies, hash, &copy_opt, plan->err);
+    while (st == CMI_OK && cmi_weights_hash_samples(hash, opt->team)) {
+        relay_progress(&relay, relay.done_bytes, relay.total_bytes); /* for those who wait */
+    }
+    if (st == CMI_OK) {
+        cmi_weights_hash_finish(hash, opt->team, plan->set_digest);
+    }
+    cmi_weights_hash_destroy(hash);
+    return st;
 }
 
 /* Places and writes the tensors, if nobody else has done it. */
@@ -90,22 +137,7 @@ static cmi_status fill_block(cmi_weights *weights, cmi_weights_plan *plan,
                                   CMI_WEIGHTS_LAYOUT);
         return CMI_OK;
     }
-    cmi_weights_hash *hash = cmi_weights_hash_create(plan->checkpoint);
-    for (size_t i = 0; i < plan->n_copies; i++) {
-        cmi_weights_hash_want(hash, plan->copies[i].source);
-        cmi_weights_hash_want(hash, plan->copies[i].scale_source);
-    }
-    cmi_weights_hash_begin(hash);
-    progress_relay relay = {plan->shared, opt};
-    cmi_weights_options copy_opt = *opt;
-    copy_opt.progress = relay_progress;
-    copy_opt.progress_arg = &relay;
-    st = cmi_weights_copy_run(plan->copies, plan->n_copies, hash, &copy_opt, plan->err);
-    if (st == CMI_OK) {
-        cmi_weights_hash_finish(hash, opt->team, plan->set_digest);
-    }
-    cmi_weights_hash_destroy(hash);
-    return st;
+    return copy_and_hash(plan, opt);
 }
 
 static cmi_status load(cmi_weights **weights_out, cmi_weights_plan *plan,
@@ -134,7 +166,7 @@ static cmi_status load(cmi_weights **weights_out, cmi_weights_plan *plan,
     return CMI_OK;
 }
 
-static cmi_status check_dtype(const cmi_weights_options *opt, cmi_error *err)
+cmi_status cmi_weights_check_dtype(const cmi_weights_options *opt, cmi_error *err)
 {
     if (opt->dtype == CMI_DTYPE_F32 || opt->dtype == CMI_DTYPE_BF16 || opt->dtype == CMI_DTYPE_I8) {
         return CMI_OK;
@@ -146,11 +178,11 @@ static cmi_status check_dtype(const cmi_weights_options *opt, cmi_error *err)
 cmi_status cmi_weights_random(cmi_weights **weights_out, const cmi_model_config *config,
                               uint64_t seed, const cmi_weights_options *opt, cmi_error *err)
 {
-    cmi_status st = check_dtype(opt, err);
+    cmi_status st = cmi_weights_check_dtype(opt, err);
     if (st != CMI_OK) {
         return st;
     }
-    cmi_weights_plan plan = make_plan(config, opt, err);
+    cmi_weights_plan plan = cmi_weights_plan_make(config, opt, err);
     cmi_weights_options own = *opt;
     plan.random_seed = seed;
     own.share_dir = NULL;
@@ -161,18 +193,31 @@ cmi_status cmi_weights_random(cmi_weights **weights_out, const cmi_model_config 
 cmi_status cmi_weights_load(cmi_weights **weights_out, const cmi_model_config *config,
                             const char *dir, const cmi_weights_options *opt, cmi_error *err)
 {
-    cmi_status st = check_dtype(opt, err);
+    cmi_status st = cmi_weights_check_dtype(opt, err);
     if (st != CMI_OK) {
         return st;
     }
-    cmi_weights_plan plan = make_plan(config, opt, err);
+    cmi_weights_plan plan = cmi_weights_plan_make(config, opt, err);
     cmi_checkpoint checkpoint;
-    st = open_plan(&plan, &checkpoint, dir);
+    st = cmi_weights_plan_open(&plan, &checkpoint, dir);
     if (st == CMI_OK) {
         st = load(weights_out, &plan, opt);
     }
     cmi_checkpoint_close(&checkpoint);
     return st;
+}
+
+void cmi_weights_set_expert(cmi_weights *weights, uint32_t layer_idx, uint32_t expert,
+                            const cmi_ffn *ffn)
+{
+    assert(weights->without_experts && expert < weights->n_experts);
+    assert(layer_idx < weights->n_layers || (layer_idx == weights->n_layers && weights->mtp));
+    cmi_layer_weights *layer =
+        layer_idx < weights->n_layers ? &weights->layers[layer_idx] : &weights->mtp->layer;
+    assert(layer->is_moe);
+    cmi_ffn *at = (cmi_ffn *)(uintptr_t)&layer->experts[expert];
+    at->gate_up.w = ffn == NULL ? NULL : ffn->gate_up.w;
+    at->down.w = ffn == NULL ? NULL : ffn->down.w;
 }
 
 void cmi_weights_destroy(cmi_weights *weights)

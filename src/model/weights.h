@@ -5,7 +5,8 @@
  * afterwards. Peak memory is the block; the file pages that are being read are page cache. The
  * structs below lie apart from it, so that processes of one host can have one block together.
  *
- * After loading, everything is immutable and may be read by any thread. */
+ * After loading, everything is immutable and may be read by any thread, except that the owner of
+ * weights without experts sets those (cmi_weights_set_expert). */
 #ifndef CMI_MODEL_WEIGHTS_H
 #define CMI_MODEL_WEIGHTS_H
 
@@ -54,7 +55,8 @@ typedef struct cmi_layer_weights {
     cmi_ffn dense;          /* width intermediate_size; !is_moe */
     cmi_linear gate;        /* always F32: [n_routed_experts][hidden_size]; is_moe */
     const float *gate_bias; /* e_score_correction_bias [n_routed_experts], NULL when absent */
-    const cmi_ffn *experts; /* [n_routed_experts], width moe_intermediate_size */
+    const cmi_ffn *experts; /* [n_routed_experts], width moe_intermediate_size; one that is not here
+                               (without_experts) has w NULL and all else filled in */
     cmi_ffn shared;         /* width n_shared_experts * moe_intermediate_size; down.w NULL: none */
 } cmi_layer_weights;
 
@@ -74,10 +76,13 @@ typedef struct cmi_weights {
     const float *norm;         /* [hidden_size] */
     cmi_layer_weights *layers; /* [num_hidden_layers] */
     cmi_mtp_weights *mtp;      /* NULL: left out, or the files have no MTP layer */
+    uint32_t n_layers;         /* num_hidden_layers */
+    uint32_t n_experts;        /* routed, of a layer that has any */
+    bool without_experts;      /* they are not in the block: cmi_weights_set_expert */
     uint8_t *block;            /* all tensors */
     uint64_t block_bytes;      /* of it */
     cmi_shared_block *shared;  /* that has the block; NULL: it is this process's own */
-    cmi_digest digest;         /* of the model (model/weights_digest.h) */
+    cmi_digest digest;         /* of the model (model/weights_digest.h says what it covers) */
     uint64_t n_bytes;          /* memory that all of it takes, this struct included */
     uint64_t huge_bytes;       /* of the block, in huge pages when loading ended */
     double share_at_home;      /* of the block, on the memory node that reads it; NAN: not known */
@@ -100,6 +105,7 @@ typedef struct cmi_weights_options {
     cmi_dtype dtype; /* F32, BF16 or I8 */
     bool int8_head;
     bool with_mtp;         /* false leaves the MTP layer out */
+    bool without_experts;  /* leaves the routed experts out of all layers (model/expert_slabs.h) */
     cmi_team *team;        /* converts in parallel, and its nodes get the weights: slices of each
                               matrix in the proportion of cmi_team_share; the caller owns it */
     const char *share_dir; /* share the block there (os/shared_block.h); NULL: own memory */
@@ -118,12 +124,13 @@ uint64_t cmi_weights_taken_bytes(const cmi_model_config *config, const char *dir
 
 /* Loads dir/model.safetensors or the shards of dir/model.safetensors.index.json.
  * Every tensor that the config asks for must be there with its exact shape (CMI_ERR_BAD_DATA names
- * file and tensor); tensors that nothing asks for are ignored, except that more layers or experts
- * than config.json says contradict it and are refused. F32, F16, BF16, F8_E4M3 with
- * weight_scale_inv, and I8 with a weight_scale for each output are read. From FP8 and I8, F32 is
- * the float32 product code * scale, and BF16 that product rounded; I8 to I8 keeps codes and scales.
- * CMI_ERR_NO_MEMORY: does not fit. CMI_ERR_IO: a file cannot be read (any more). Where share_dir is
- * set, the errors of cmi_shared_block_open too. *weights_out is untouched on error. */
+ * file and tensor), experts that are left out included; tensors that nothing asks for are ignored,
+ * except that more layers or experts than config.json says contradict it and are refused. F32, F16,
+ * BF16, F8_E4M3 with weight_scale_inv, and I8 with a weight_scale for each output are read. From
+ * FP8 and I8, F32 is the float32 product code * scale, and BF16 that product rounded; I8 to I8
+ * keeps codes and scales. CMI_ERR_NO_MEMORY: does not fit. CMI_ERR_IO: a file cannot be read (any
+ * more). Where share_dir is set, the errors of cmi_shared_block_open too. *weights_out is untouched
+ * on error. */
 CMI_NODISCARD cmi_status cmi_weights_load(cmi_weights **weights_out, const cmi_model_config *config,
                                           const char *dir, const cmi_weights_options *opt,
                                           cmi_error *err);
@@ -134,6 +141,14 @@ CMI_NODISCARD cmi_status cmi_weights_load(cmi_weights **weights_out, const cmi_m
 CMI_NODISCARD cmi_status cmi_weights_random(cmi_weights **weights_out,
                                             const cmi_model_config *config, uint64_t seed,
                                             const cmi_weights_options *opt, cmi_error *err);
+
+/* Puts a routed expert into weights that were made without experts, or takes it out (NULL), by
+ * pointing at its slab, which stays the caller's (cmi_expert_view). layer_idx as in
+ * cmi_expert_id. Changes nothing but the two pointers of this process's structs, also where the
+ * block is shared. Thread: the owner of the forward pass, between two passes; a pass must not send
+ * rows to an expert that is out. */
+void cmi_weights_set_expert(cmi_weights *weights, uint32_t layer_idx, uint32_t expert,
+                            const cmi_ffn *ffn);
 
 void cmi_weights_destroy(cmi_weights *weights); /* NULL is fine */
 

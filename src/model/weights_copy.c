@@ -28,8 +28,8 @@ typedef struct copy_task {
 
 /* What all tasks share. */
 typedef struct copy_run {
-    copy_task *tasks; /* of this wave */
-    cmi_weights_hash *hash;
+    copy_task *tasks;       /* of this wave */
+    cmi_weights_hash *hash; /* NULL: none */
     cmi_kernels kernels;
     float f8_values[256]; /* of every FP8 code */
     float *row_values;    /* [workers][max_cols] a row as float32 */
@@ -160,6 +160,22 @@ static void quantize_row(const copy_run *run, const cmi_weights_copy *c, uint64_
 
 /* ---- Tasks ---- */
 
+void cmi_weights_run_tasks(cmi_team *team, cmi_team_fn *fn, void *arg, uint32_t n_tasks)
+{
+    if (team != NULL) {
+        cmi_team_run(team, fn, arg, n_tasks);
+        return;
+    }
+    for (uint32_t i = 0; i < n_tasks; i++) {
+        fn(arg, i, 0);
+    }
+}
+
+static uint32_t n_workers(const cmi_team *team)
+{
+    return team == NULL ? 1 : cmi_team_size(team);
+}
+
 static uint64_t row_bytes(const cmi_weights_copy *c)
 {
     return c->n_cols * cmi_dtype_bytes(c->source->tensor->dtype);
@@ -224,7 +240,9 @@ static void run_task(void *arg, uint32_t task, uint32_t worker)
     if (!fetch(run, t)) {
         return;
     }
-    cmi_weights_hash_rows(run->hash, c->source, c->source_row + t->first_row, t->n_rows);
+    if (run->hash != NULL) {
+        cmi_weights_hash_rows(run->hash, c->source, c->source_row + t->first_row, t->n_rows);
+    }
     for (uint64_t i = t->first_row; i < t->first_row + t->n_rows; i++) {
         copy_row(run, c, i, file->data + source_offset(c, i), worker);
     }
@@ -275,11 +293,11 @@ static void run_waves(copy_run *run, size_t n_tasks, uint64_t total_bytes,
 {
     copy_task *tasks = run->tasks;
     uint64_t done_bytes = 0;
-    size_t wave = CMI_MAX(8 * cmi_team_size(opt->team), (uint32_t)WAVE_TASKS_MIN);
+    size_t wave = CMI_MAX(8 * n_workers(opt->team), (uint32_t)WAVE_TASKS_MIN);
     for (size_t first = 0; first < n_tasks && *run->status == CMI_OK; first += wave) {
         uint32_t n = (uint32_t)CMI_MIN(n_tasks - first, wave);
         run->tasks = tasks + first;
-        cmi_team_run(opt->team, run_task, run, n);
+        cmi_weights_run_tasks(opt->team, run_task, run, n);
         for (uint32_t i = 0; i < n; i++) {
             done_bytes += run->tasks[i].n_rows * row_bytes(run->tasks[i].copy);
         }
@@ -299,8 +317,8 @@ cmi_status cmi_weights_copy_run(cmi_weights_copy *copies, size_t n_copies, cmi_w
     qsort(copies, n_copies, sizeof *copies, compare_copies);
     size_t n_tasks = count_tasks(copies, n_copies, &total_bytes, &run.max_cols);
     run.tasks = cmi_alloc(n_tasks, sizeof *run.tasks);
-    run.row_values = cmi_alloc(cmi_team_size(opt->team) * run.max_cols, sizeof *run.row_values);
-    run.row_codes = cmi_alloc(cmi_team_size(opt->team) * run.max_cols, 1);
+    run.row_values = cmi_alloc(n_workers(opt->team) * run.max_cols, sizeof *run.row_values);
+    run.row_codes = cmi_alloc(n_workers(opt->team) * run.max_cols, 1);
     cmi_kernels_select(&run.kernels, cmi_cpu_flags());
     for (uint32_t code = 0; code < 256; code++) {
         run.f8_values[code] = cmi_f8e4m3_to_f32((uint8_t)code);

@@ -13,8 +13,12 @@ enum { TAG_BYTES = 16, ENCODING_VERSION = 1, LEAF_BYTES = 128 << 10, LABEL_BYTES
 /* Leaves that are hashed together: the lanes of the widest variant. */
 enum { RUN_LEAVES = 8 };
 
+/* Of one cmi_weights_hash_samples. */
+enum { RUN_SAMPLES = 4096 };
+
 static const char LEAF_TAG[TAG_BYTES] = "cminfer.w.leaf";
 static const char TENSOR_TAG[TAG_BYTES] = "cminfer.w.tensor";
+static const char SAMPLE_TAG[TAG_BYTES] = "cminfer.w.sample";
 static const char SET_TAG[TAG_BYTES] = "cminfer.w.set";
 static const char RANDOM_TAG[TAG_BYTES] = "cminfer.w.random";
 static const char MODEL_TAG[TAG_BYTES] = "cminfer.w.model";
@@ -108,14 +112,14 @@ static void hash_leaves(const cmi_kernels *kernels, cmi_digest *out, const cmi_t
     }
 }
 
-/* All of a tensor's message but the leaves, which come last. */
-static void begin_tensor(cmi_blake2b *h, const cmi_tensor *t)
+/* All of a tensor's message but the leaves, which come last, or of its sample's but the row. */
+static void begin_tensor(cmi_blake2b *h, const char tag[TAG_BYTES], const cmi_tensor *t)
 {
     char label[LABEL_BYTES] = {0};
     size_t label_bytes = strlen(t->dtype_label), name_bytes = strlen(t->name);
     assert(label_bytes <= sizeof label);
     memcpy(label, t->dtype_label, label_bytes);
-    begin(h, TENSOR_TAG);
+    begin(h, tag);
     put_u32(h, t->n_dims);
     put_u64(h, name_bytes);
     put_u64(h, n_leaves_of(t));
@@ -132,12 +136,24 @@ void cmi_weights_digest_tensor(cmi_digest *digest_out, const cmi_tensor *tensor,
     cmi_blake2b h;
     cmi_kernels kernels;
     cmi_kernels_select(&kernels, cmi_cpu_flags());
-    begin_tensor(&h, tensor);
+    begin_tensor(&h, TENSOR_TAG, tensor);
     for (uint64_t i = 0, n_leaves = n_leaves_of(tensor); i < n_leaves; i += RUN_LEAVES) {
         cmi_digest leaves[RUN_LEAVES];
         uint32_t n = (uint32_t)CMI_MIN(n_leaves - i, (uint64_t)RUN_LEAVES);
         hash_leaves(&kernels, leaves, tensor, data, i, n);
         cmi_blake2b_update(&h, leaves, n * sizeof *leaves);
+    }
+    cmi_blake2b_final(&h, digest_out->bytes);
+}
+
+void cmi_weights_digest_sample(cmi_digest *digest_out, const cmi_tensor *tensor,
+                               const uint8_t *data)
+{
+    cmi_blake2b h;
+    uint64_t n_rows = n_rows_of(tensor);
+    begin_tensor(&h, SAMPLE_TAG, tensor);
+    if (n_rows > 0) {
+        cmi_blake2b_update(&h, data, tensor->n_bytes / n_rows);
     }
     cmi_blake2b_final(&h, digest_out->bytes);
 }
@@ -253,6 +269,9 @@ struct cmi_weights_hash {
     uint64_t n_leaves;    /* wanted */
     cmi_digest *leaves;
     _Atomic uint8_t *is_taken; /* whoever sets it hashes the leaf */
+    uint32_t *sampled;         /* [n_samples] of the checkpoint's tensors; room for all */
+    cmi_digest *samples;       /* [n_samples] of them */
+    uint32_t n_samples, n_samples_done;
 };
 
 #define NOT_WANTED UINT64_MAX
@@ -263,6 +282,7 @@ cmi_weights_hash *cmi_weights_hash_create(const cmi_checkpoint *checkpoint)
     hash->checkpoint = checkpoint;
     cmi_kernels_select(&hash->kernels, cmi_cpu_flags());
     hash->first_leaf = cmi_alloc(checkpoint->n_tensors, sizeof *hash->first_leaf);
+    hash->sampled = cmi_alloc(checkpoint->n_tensors, sizeof *hash->sampled);
     for (uint32_t i = 0; i < checkpoint->n_tensors; i++) {
         hash->first_leaf[i] = NOT_WANTED;
     }
@@ -272,6 +292,8 @@ cmi_weights_hash *cmi_weights_hash_create(const cmi_checkpoint *checkpoint)
 void cmi_weights_hash_destroy(cmi_weights_hash *hash)
 {
     if (hash != NULL) {
+        cmi_free(hash->samples);
+        cmi_free(hash->sampled);
         cmi_free((void *)hash->is_taken);
         cmi_free(hash->leaves);
         cmi_free(hash->first_leaf);
@@ -292,8 +314,17 @@ void cmi_weights_hash_want(cmi_weights_hash *hash, const cmi_checkpoint_tensor *
     }
 }
 
+void cmi_weights_hash_want_sample(cmi_weights_hash *hash, const cmi_checkpoint_tensor *tensor)
+{
+    if (tensor != NULL) {
+        assert(hash->n_samples < hash->checkpoint->n_tensors);
+        hash->sampled[hash->n_samples++] = (uint32_t)(tensor - hash->checkpoint->tensors);
+    }
+}
+
 void cmi_weights_hash_begin(cmi_weights_hash *hash)
 {
+    hash->samples = cmi_alloc(hash->n_samples, sizeof *hash->samples);
     hash->leaves = cmi_alloc(hash->n_leaves, sizeof *hash->leaves);
     hash->is_taken = cmi_alloc(hash->n_leaves, sizeof *hash->is_taken);
 }
@@ -328,6 +359,27 @@ void cmi_weights_hash_rows(cmi_weights_hash *hash, const cmi_checkpoint_tensor *
     }
 }
 
+static void hash_sample(void *arg, uint32_t task, uint32_t worker)
+{
+    (void)worker;
+    cmi_weights_hash *hash = arg;
+    uint32_t i = hash->n_samples_done + task;
+    const cmi_checkpoint_tensor *tensor = &hash->checkpoint->tensors[hash->sampled[i]];
+    const cmi_tensor *t = tensor->tensor;
+    cmi_weights_digest_sample(&hash->samples[i], t, cmi_safetensors_data(tensor->file, t));
+    cmi_file_map_release(&tensor->file->map, t->offset, t->n_bytes); /* and what came along */
+}
+
+bool cmi_weights_hash_samples(cmi_weights_hash *hash, cmi_team *team)
+{
+    uint32_t n = CMI_MIN(hash->n_samples - hash->n_samples_done, (uint32_t)RUN_SAMPLES);
+    if (n > 0) {
+        cmi_team_run(team, hash_sample, hash, n);
+        hash->n_samples_done += n;
+    }
+    return n > 0;
+}
+
 static void hash_left(void *arg, uint32_t task, uint32_t worker)
 {
     (void)worker;
@@ -341,19 +393,25 @@ static void hash_left(void *arg, uint32_t task, uint32_t worker)
 void cmi_weights_hash_finish(cmi_weights_hash *hash, cmi_team *team, cmi_digest *set_out)
 {
     uint32_t n_tensors = 0;
-    cmi_digest *tensors = cmi_alloc(hash->checkpoint->n_tensors, sizeof *tensors);
+    cmi_digest *tensors =
+        cmi_alloc((size_t)hash->checkpoint->n_tensors + hash->n_samples, sizeof *tensors);
+    while (cmi_weights_hash_samples(hash, team)) {
+    }
     cmi_team_run(team, hash_left, hash, hash->checkpoint->n_tensors);
     for (uint32_t i = 0; i < hash->checkpoint->n_tensors; i++) {
         const cmi_checkpoint_tensor *tensor = &hash->checkpoint->tensors[i];
         uint64_t leaf = *first_leaf_of(hash, tensor);
         if (leaf != NOT_WANTED) {
             cmi_blake2b h;
-            begin_tensor(&h, tensor->tensor);
+            begin_tensor(&h, TENSOR_TAG, tensor->tensor);
             cmi_blake2b_update(&h, hash->leaves + leaf,
                                n_leaves_of(tensor->tensor) * sizeof *hash->leaves);
             cmi_blake2b_final(&h, tensors[n_tensors++].bytes);
         }
     }
-    cmi_weights_digest_set(set_out, tensors, n_tensors);
+    if (hash->n_samples > 0) {
+        memcpy(tensors + n_tensors, hash->samples, hash->n_samples * sizeof *tensors);
+    }
+    cmi_weights_digest_set(set_out, tensors, n_tensors + hash->n_samples);
     cmi_free(tensors);
 }

@@ -11,7 +11,13 @@
  *
  * A tensor's digest needs no other tensor and a set needs their digests only, so that ranks which
  * see a part of the weights each can agree about the whole. Leaves are hashed by whoever reads
- * them, in any order. */
+ * them, in any order.
+ *
+ * Weights without experts (cmi_weights_options.without_experts) are named by all tensors that they
+ * hold and by a *sample* of each expert's: name, type, shape and first row. So all ranks come to
+ * the same digest without reading the experts, and a model with other experts gets another one
+ * unless every first row is the same. It is another digest than that of the whole, unless there are
+ * no experts. Of random weights it is the same, since the seed says it all. */
 #ifndef CMI_MODEL_WEIGHTS_DIGEST_H
 #define CMI_MODEL_WEIGHTS_DIGEST_H
 
@@ -30,6 +36,10 @@ uint64_t cmi_weights_leaf_rows(const cmi_tensor *tensor);
 
 /* Of one tensor with its bytes at data. On the calling thread. */
 void cmi_weights_digest_tensor(cmi_digest *digest_out, const cmi_tensor *tensor,
+                               const uint8_t *data);
+
+/* A tensor's sample. */
+void cmi_weights_digest_sample(cmi_digest *digest_out, const cmi_tensor *tensor,
                                const uint8_t *data);
 
 /* Of a set; orders its members. */
@@ -55,7 +65,10 @@ void cmi_weights_hash_destroy(cmi_weights_hash *hash); /* NULL is fine */
 /* The tensor belongs to the set (NULL is fine, and so is twice). Before all others are called. */
 void cmi_weights_hash_want(cmi_weights_hash *hash, const cmi_checkpoint_tensor *tensor);
 
-/* After the last cmi_weights_hash_want. */
+/* A sample of the tensor belongs to it (NULL is fine): once for a tensor, and not wanted whole. */
+void cmi_weights_hash_want_sample(cmi_weights_hash *hash, const cmi_checkpoint_tensor *tensor);
+
+/* After the last cmi_weights_hash_want and _sample. */
 void cmi_weights_hash_begin(cmi_weights_hash *hash);
 
 /* These rows are in the caches now: hashes the leaves that lie in them whole, those that nobody has
@@ -63,7 +76,10 @@ void cmi_weights_hash_begin(cmi_weights_hash *hash);
 void cmi_weights_hash_rows(cmi_weights_hash *hash, const cmi_checkpoint_tensor *tensor,
                            uint64_t first_row, uint64_t n_rows);
 
-/* Hashes the leaves that are left, on the team, and the set. */
+/* Hashes the next thousands of samples, on the team; false: there are none left. */
+bool cmi_weights_hash_samples(cmi_weights_hash *hash, cmi_team *team);
+
+/* Hashes the leaves and samples that are left, on the team, and the set. */
 void cmi_weights_hash_finish(cmi_weights_hash *hash, cmi_team *team, cmi_digest *set_out);
 
 #endif

@@ -37,6 +37,12 @@ static const cmi_weights_span *span_at(const cmi_weights_plan *plan, uint64_t by
     return low == 0 ? NULL : &plan->spans[low - 1];
 }
 
+uint64_t cmi_weights_whole_place(const cmi_weights_plan *plan, uint64_t byte)
+{
+    const cmi_weights_span *span = span_at(plan, byte);
+    return byte + (span == NULL ? 0 : span->left_out);
+}
+
 uint32_t cmi_weights_home(const cmi_weights_plan *plan, const cmi_team *team, uint64_t byte)
 {
     const cmi_weights_span *span = span_at(plan, byte);

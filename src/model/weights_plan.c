@@ -85,7 +85,32 @@ static void place_attention(cmi_weights_plan *p, cmi_layer_weights *layer, const
         cmi_plan_linear(p, p->dtype, attn, "o_proj.weight", hidden, heads * c->v_head_dim);
 }
 
-static void place_moe(cmi_weights_plan *p, cmi_layer_weights *layer, const char *mlp)
+static cmi_ffn place_expert(cmi_weights_plan *p, uint32_t layer_idx, uint32_t expert)
+{
+    char prefix[CMI_PLAN_NAME_BYTES];
+    snprintf(prefix, sizeof prefix, "model.layers.%u.mlp.experts.%u.", layer_idx, expert);
+    return cmi_plan_ffn(p, prefix, p->config->moe_intermediate_size);
+}
+
+static void place_experts(cmi_weights_plan *p, cmi_layer_weights *layer, uint32_t idx)
+{
+    uint32_t n = p->config->n_routed_experts;
+    cmi_ffn *experts = cmi_plan_take_struct(p, (uint64_t)n * sizeof *experts);
+    layer->experts = experts;
+    if (p->expert_places != NULL) {
+        p->expert_places[idx] = p->block_bytes + p->left_out_bytes;
+    }
+    p->is_left_out = p->without_experts;
+    for (uint32_t i = 0; i < n && p->status == CMI_OK; i++) {
+        cmi_ffn expert = place_expert(p, idx, i);
+        if (experts != NULL) {
+            experts[i] = expert;
+        }
+    }
+    p->is_left_out = false;
+}
+
+static void place_moe(cmi_weights_plan *p, cmi_layer_weights *layer, uint32_t idx, const char *mlp)
 {
     const cmi_model_config *c = p->config;
     char prefix[CMI_PLAN_NAME_BYTES];
@@ -96,15 +121,7 @@ static void place_moe(cmi_weights_plan *p, cmi_layer_weights *layer, const char 
         layer->gate_bias =
             cmi_plan_vector(p, mlp, "gate.e_score_correction_bias", c->n_routed_experts);
     }
-    cmi_ffn *experts = cmi_plan_take_struct(p, (uint64_t)c->n_routed_experts * sizeof *experts);
-    layer->experts = experts;
-    for (uint32_t i = 0; i < c->n_routed_experts && p->status == CMI_OK; i++) {
-        snprintf(prefix, sizeof prefix, "%sexperts.%u.", mlp, i);
-        cmi_ffn expert = cmi_plan_ffn(p, prefix, c->moe_intermediate_size);
-        if (experts != NULL) {
-            experts[i] = expert;
-        }
-    }
+    place_experts(p, layer, idx);
     if (c->n_shared_experts > 0) {
         snprintf(prefix, sizeof prefix, "%sshared_experts.", mlp);
         layer->shared = cmi_plan_ffn(p, prefix, c->n_shared_experts * c->moe_intermediate_size);
@@ -124,7 +141,7 @@ static cmi_layer_weights place_layer(cmi_weights_plan *p, uint32_t idx)
     layer.post_attention_layernorm =
         cmi_plan_vector(p, prefix, "post_attention_layernorm.weight", c->hidden_size);
     if (layer.is_moe) {
-        place_moe(p, &layer, mlp);
+        place_moe(p, &layer, idx, mlp);
     } else {
         layer.dense = cmi_plan_ffn(p, mlp, c->intermediate_size);
     }
@@ -150,6 +167,7 @@ cmi_weights *cmi_weights_plan_walk(cmi_weights_plan *p)
 {
     const cmi_model_config *c = p->config;
     p->block_bytes = 0;
+    p->left_out_bytes = 0;
     p->struct_bytes = 0;
     p->n_copies = 0;
     p->n_spans = 0;
@@ -157,7 +175,12 @@ cmi_weights *cmi_weights_plan_walk(cmi_weights_plan *p)
     cmi_weights *head = cmi_plan_take_struct(p, sizeof *head);
     cmi_layer_weights *layers = cmi_plan_take_struct(p, c->num_hidden_layers * sizeof *layers);
     cmi_mtp_weights *mtp = p->with_mtp ? cmi_plan_take_struct(p, sizeof *mtp) : NULL;
-    cmi_weights w = {.dtype = p->dtype, .layers = layers, .mtp = mtp};
+    cmi_weights w = {.dtype = p->dtype,
+                     .layers = layers,
+                     .mtp = mtp,
+                     .n_layers = c->num_hidden_layers,
+                     .n_experts = c->n_routed_experts,
+                     .without_experts = p->without_experts};
     w.embed = cmi_plan_linear(p, attention_dtype(p), "model.embed_tokens.weight", "", c->vocab_size,
                               c->hidden_size);
     for (uint32_t i = 0; i < c->num_hidden_layers; i++) {
@@ -187,6 +210,23 @@ cmi_weights *cmi_weights_plan_walk(cmi_weights_plan *p)
         return head;
     }
     return NULL;
+}
+
+cmi_expert_plan cmi_weights_plan_expert(const cmi_weights_plan *plan, uint32_t layer_idx,
+                                        uint32_t expert, void *slab, cmi_error *err)
+{
+    cmi_expert_plan out = {0};
+    cmi_weights_plan one = {.config = plan->config,
+                            .dtype = plan->dtype,
+                            .checkpoint = plan->checkpoint,
+                            .block = slab,
+                            .copies = out.copies,
+                            .err = err};
+    out.ffn = place_expert(&one, layer_idx, expert);
+    out.slab_bytes = one.block_bytes;
+    out.n_copies = one.n_copies;
+    out.status = one.status;
+    return out;
 }
 
 /* ---- What the checkpoint has beyond the config ---- */

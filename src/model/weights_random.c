@@ -1,6 +1,7 @@
 /* model/weights_random.c - weights of any shape without files, for measuring.
  *
- * A value is a function of the seed and of its place, so threads do not matter. Matrices have the
+ * A value is a function of the seed and of its place in a block that nothing is left out of, so
+ * neither threads matter nor what else is there. Matrices have the
  * standard deviation 1/sqrt(n_in), so that a normed row keeps its size; norms are ones, the gate's
  * bias is zero, embeddings have deviation 1. The halves of kv_b_proj that decode uses are those of
  * the kv_b_proj that prefill uses. */
@@ -17,6 +18,7 @@ enum { JOB_BYTES = 4 << 20, TABLE_VALUES = 256 };
 /* Rows, or blocks of outputs, of one matrix. */
 typedef struct random_job {
     const cmi_linear *m;
+    uint64_t place; /* of m->w in a whole block */
     double deviation;
     uint32_t n_out;   /* outputs of a part of m */
     uint32_t n_parts; /* 2: blocks alternate between gate and up */
@@ -24,8 +26,7 @@ typedef struct random_job {
 } random_job;
 
 typedef struct random_run {
-    cmi_weights *weights;
-    const cmi_model_config *config;
+    const cmi_weights_plan *plan; /* NULL: of slabs */
     uint64_t seed;
     random_job *jobs;
     size_t n_jobs, n_room;
@@ -40,9 +41,9 @@ static uint64_t word_at(uint64_t seed, uint64_t place)
     return z ^ z >> 31;
 }
 
-static uint64_t place_of(const random_run *run, const void *at)
+static uint64_t place_of(const random_job *job, const void *at)
 {
-    return (uint64_t)((const uint8_t *)at - run->weights->block);
+    return job->place + (uint64_t)((const uint8_t *)at - (const uint8_t *)job->m->w);
 }
 
 /* ---- jobs ---- */
@@ -66,10 +67,14 @@ static void push_units(random_run *run, random_job job, uint32_t n_units, size_t
     }
 }
 
-static void push_parts(random_run *run, const cmi_linear *m, uint32_t n_parts, double deviation)
+static void push_parts(random_run *run, const cmi_linear *m, uint64_t place, uint32_t n_parts,
+                       double deviation)
 {
-    random_job job = {
-        .m = m, .deviation = deviation, .n_out = m->n_out / n_parts, .n_parts = n_parts};
+    random_job job = {.m = m,
+                      .place = place,
+                      .deviation = deviation,
+                      .n_out = m->n_out / n_parts,
+                      .n_parts = n_parts};
     if (m->w == NULL || m->n_out == 0) {
         return;
     }
@@ -81,16 +86,33 @@ static void push_parts(random_run *run, const cmi_linear *m, uint32_t n_parts, d
     }
 }
 
+/* Of a matrix in the plan's block. */
+static uint64_t block_place(const random_run *run, const cmi_linear *m)
+{
+    const cmi_weights_plan *plan = run->plan;
+    return m->w == NULL
+               ? 0
+               : cmi_weights_whole_place(plan, (uint64_t)((const uint8_t *)m->w - plan->block));
+}
+
 static void push_linear(random_run *run, const cmi_linear *m)
 {
-    push_parts(run, m, 1, 1 / sqrt((double)m->n_in));
+    push_parts(run, m, block_place(run, m), 1, 1 / sqrt((double)m->n_in));
+}
+
+/* Its matrices lie side by side, in the block as in a slab. */
+static void push_ffn_at(random_run *run, const cmi_ffn *ffn, uint64_t place)
+{
+    const cmi_linear *gate_up = &ffn->gate_up, *down = &ffn->down;
+    uint64_t between = (uint64_t)((const uint8_t *)down->w - (const uint8_t *)gate_up->w);
+    push_parts(run, gate_up, place, 2, 1 / sqrt((double)gate_up->n_in));
+    push_parts(run, down, place + between, 1, 1 / sqrt((double)down->n_in));
 }
 
 static void push_ffn(random_run *run, const cmi_ffn *ffn)
 {
     if (ffn->down.w != NULL) {
-        push_parts(run, &ffn->gate_up, 2, 1 / sqrt((double)ffn->gate_up.n_in));
-        push_linear(run, &ffn->down);
+        push_ffn_at(run, ffn, block_place(run, &ffn->gate_up));
     }
 }
 
@@ -104,7 +126,7 @@ static void set_ones(const float *vector, uint32_t n)
 
 static void push_layer(random_run *run, const cmi_layer_weights *layer)
 {
-    const cmi_model_config *c = run->config;
+    const cmi_model_config *c = run->plan->config;
     set_ones(layer->input_layernorm, c->hidden_size);
     set_ones(layer->post_attention_layernorm, c->hidden_size);
     set_ones(layer->q_a_layernorm, c->q_lora_rank);
@@ -137,7 +159,7 @@ static void write_block(const random_run *run, const random_job *job, uint32_t b
     int32_t sums[CMI_I8_BLOCK_COLS] = {0};
     for (uint32_t g = 0; g < n_groups; g++, w += CMI_I8_BLOCK_COLS * CMI_I8_GROUP) {
         uint64_t words[CMI_I8_BLOCK_COLS * CMI_I8_GROUP / sizeof(uint64_t)];
-        const uint64_t place = place_of(run, w) / sizeof *words;
+        const uint64_t place = place_of(job, w) / sizeof *words;
         const uint32_t n_k = CMI_MIN(m->n_in - g * CMI_I8_GROUP, (uint32_t)CMI_I8_GROUP);
         for (uint32_t i = 0; i < CMI_LEN(words); i++) {
             words[i] = word_at(run->seed, place + i);
@@ -177,7 +199,7 @@ static void write_row(const random_run *run, const random_job *job, uint32_t row
     const cmi_linear *m = job->m;
     const size_t value_bytes = cmi_dtype_bytes(m->dtype);
     uint8_t *to = (uint8_t *)(uintptr_t)m->w + row * m->stride * value_bytes;
-    const uint64_t place = place_of(run, to);
+    const uint64_t place = place_of(job, to);
     for (uint32_t i = 0; i < m->n_in; i += sizeof(uint64_t)) {
         uint64_t word = word_at(run->seed, place + i);
         const uint32_t n = CMI_MIN(m->n_in - i, (uint32_t)sizeof word);
@@ -276,11 +298,10 @@ static void write_absorbed(const cmi_model_config *config, const cmi_layer_weigh
 
 /* ---- all of them ---- */
 
-static void push_all(random_run *run)
+static void push_all(random_run *run, const cmi_weights *w)
 {
-    const cmi_weights *w = run->weights;
-    const cmi_model_config *c = run->config;
-    push_parts(run, &w->embed, 1, 1);
+    const cmi_model_config *c = run->plan->config;
+    push_parts(run, &w->embed, block_place(run, &w->embed), 1, 1);
     if (w->lm_head.w != w->embed.w) {
         push_linear(run, &w->lm_head);
     }
@@ -311,26 +332,42 @@ static void write_wave_job(void *arg, uint32_t task, uint32_t worker)
     write_job(w->run, (uint32_t)w->first + task, worker);
 }
 
+/* Does all jobs, which write about total_bytes, and drops them. */
+static void run_jobs(random_run *run, uint64_t total_bytes, const cmi_weights_options *opt)
+{
+    for (size_t first = 0; first < run->n_jobs; first += JOBS_A_WAVE) {
+        wave w = {run, first};
+        size_t n_done = CMI_MIN(first + JOBS_A_WAVE, run->n_jobs);
+        cmi_weights_run_tasks(opt->team, write_wave_job, &w, (uint32_t)(n_done - first));
+        if (opt->progress != NULL) {
+            opt->progress(opt->progress_arg, total_bytes * n_done / run->n_jobs, total_bytes);
+        }
+    }
+    cmi_free(run->jobs);
+}
+
+void cmi_weights_fill_random_slabs(const cmi_random_slab *slabs, size_t n_slabs, uint64_t seed,
+                                   const cmi_weights_options *opt)
+{
+    random_run run = {.seed = seed};
+    uint64_t total_bytes = 0;
+    for (size_t i = 0; i < n_slabs; i++) {
+        push_ffn_at(&run, &slabs[i].ffn, slabs[i].place);
+        total_bytes += slabs[i].slab_bytes;
+    }
+    run_jobs(&run, total_bytes, opt);
+}
+
 void cmi_weights_fill_random(cmi_weights *weights, const cmi_weights_plan *plan,
                              const cmi_weights_options *opt)
 {
-    random_run run = {.weights = weights, .config = plan->config, .seed = plan->random_seed};
-    push_all(&run);
-    for (size_t first = 0; first < run.n_jobs; first += JOBS_A_WAVE) {
-        wave w = {&run, first};
-        cmi_team_run(opt->team, write_wave_job, &w,
-                     (uint32_t)CMI_MIN(run.n_jobs - first, (size_t)JOBS_A_WAVE));
-        if (opt->progress != NULL) {
-            opt->progress(opt->progress_arg,
-                          plan->block_bytes * CMI_MIN(first + JOBS_A_WAVE, run.n_jobs) / run.n_jobs,
-                          plan->block_bytes);
-        }
-    }
+    random_run run = {.plan = plan, .seed = plan->random_seed};
+    push_all(&run, weights);
+    run_jobs(&run, plan->block_bytes, opt);
     for (uint32_t i = 0; i < plan->config->num_hidden_layers; i++) {
         write_absorbed(plan->config, &weights->layers[i], opt->team);
     }
     if (weights->mtp != NULL) {
         write_absorbed(plan->config, &weights->mtp->layer, opt->team);
     }
-    cmi_free(run.jobs);
 }

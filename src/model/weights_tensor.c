@@ -35,8 +35,12 @@ static void note(cmi_weights_plan *p, const void *bytes, size_t n_bytes)
 void *cmi_plan_take(cmi_weights_plan *p, uint64_t n_bytes)
 {
     uint64_t at = p->block_bytes;
-    p->block_bytes += CMI_ROUND_UP(n_bytes, CMI_CACHE_LINE);
+    *(p->is_left_out ? &p->left_out_bytes : &p->block_bytes) +=
+        CMI_ROUND_UP(n_bytes, CMI_CACHE_LINE);
     note(p, &n_bytes, sizeof n_bytes);
+    if (p->is_left_out) {
+        return NULL;
+    }
     return p->block == NULL ? NULL : p->block + at;
 }
 
@@ -161,13 +165,16 @@ static bool is_readable(cmi_dtype dtype)
     return dtype == CMI_DTYPE_F32 || dtype == CMI_DTYPE_F16 || dtype == CMI_DTYPE_BF16;
 }
 
-/* What a copy does to the block, but for the addresses. */
+/* What a copy does to a whole block, but for the addresses. */
 static void note_copy(cmi_weights_plan *p, const cmi_weights_copy *c)
 {
-    const uint64_t what[] = {c->scale_dtype, c->scale_cols, c->block_rows, c->block_cols,
-                             c->source_row,  c->n_rows,     c->n_cols,     c->placing,
-                             c->dest_stride, c->dest_dtype, c->dest_row,   c->first_block,
-                             c->block_step,  p->block_bytes};
+    const uint64_t what[] = {c->scale_dtype, c->scale_cols,
+                             c->block_rows,  c->block_cols,
+                             c->source_row,  c->n_rows,
+                             c->n_cols,      c->placing,
+                             c->dest_stride, c->dest_dtype,
+                             c->dest_row,    c->first_block,
+                             c->block_step,  p->block_bytes + p->left_out_bytes};
     note(p, what, sizeof what);
     note(p, c->source->tensor->name, strlen(c->source->tensor->name));
 }
@@ -197,7 +204,7 @@ void cmi_plan_add_copy(cmi_weights_plan *p, const cmi_plan_rows *from, cmi_weigh
              tensor->dtype_label);
     }
     note_copy(p, &copy);
-    if (p->status == CMI_OK) {
+    if (p->status == CMI_OK && !p->is_left_out) {
         if (p->copies != NULL) {
             p->copies[p->n_copies] = copy;
         }
@@ -219,8 +226,11 @@ const float *cmi_plan_vector(cmi_weights_plan *p, const char *prefix, const char
 
 static void add_span(cmi_weights_plan *p, uint64_t begin, uint64_t n_bytes)
 {
+    if (p->is_left_out) {
+        return;
+    }
     if (p->spans != NULL) {
-        p->spans[p->n_spans] = (cmi_weights_span){begin, n_bytes};
+        p->spans[p->n_spans] = (cmi_weights_span){begin, n_bytes, p->left_out_bytes};
     }
     p->n_spans++;
 }

@@ -64,6 +64,10 @@ static void tensors_have_the_documents_digests(void **state)
     }
     cmi_weights_digest_tensor(&digest, &b, bytes);
     expect_digest(&digest, "8475c73ddfdc8d91b35783d56724ab157dfd91414aa92a849f9b230f41b48687");
+    cmi_weights_digest_sample(&digest, &b, bytes);
+    expect_digest(&digest, "0a4e112105b5ffc03587225f55263ce96ad819ca0b1945ff9e907eae68739694");
+    cmi_weights_digest_sample(&digest, &none, NULL);
+    expect_digest(&digest, "6e8d5afefce97e8aedb9337f23a97738db54e8f6562782cc6661fc67f1f2ab30");
     cmi_weights_digest_tensor(&digest, &none, NULL);
     expect_digest(&digest, "e45cde0fa4f9997d5c64e3f753d6fe4a1ff32257848a2741ac4f62f4c8d9c88a");
     assert_int_equal(cmi_weights_leaf_rows(&a), 131072 / 6);
@@ -78,18 +82,26 @@ static void the_bundled_models_have_the_documents_digests(void **state)
     (void)state;
     static const struct {
         const char *name;
-        bool with_mtp;
+        bool with_mtp, without_experts;
         const char *want;
     } cases[] = {
-        {"matrix-tiny", true, "603cda187718ead96a09f0046936ad42b7d5d8cbdf85359542ce455a1d39f060"},
-        {"matrix-tiny", false, "e9e6d52f4a3b66b29cb4bad71c803c92c46c39da2212d3f8578dbc4626a0cf8f"},
-        {"matrix-tiny-fp8", true,
+        {"matrix-tiny", true, false,
+         "603cda187718ead96a09f0046936ad42b7d5d8cbdf85359542ce455a1d39f060"},
+        {"matrix-tiny", false, false,
+         "e9e6d52f4a3b66b29cb4bad71c803c92c46c39da2212d3f8578dbc4626a0cf8f"},
+        {"matrix-tiny-fp8", true, false,
          "08fb36b0fe782ab47b4aa2efde286a7a40e76df71dc30c2329c8bf6f7205ad8f"},
+        {"matrix-tiny", true, true,
+         "fe909075becb2873a09897aa208177f90a6c89eccc5ec77c421b9519c5a5fdd1"},
+        {"matrix-tiny-fp8", true, true,
+         "0b18e2224cf330ef129001f1d256c8e7a2e9d37b4c1786e857b1520a32a00703"},
     };
     static const cmi_dtype dtypes[] = {CMI_DTYPE_F32, CMI_DTYPE_BF16, CMI_DTYPE_I8};
     for (size_t i = 0; i < CMI_LEN(cases); i++) {
         for (size_t k = 0; k < CMI_LEN(dtypes); k++) {
-            cmi_weights_options opt = {.dtype = dtypes[k], .with_mtp = cases[i].with_mtp};
+            cmi_weights_options opt = {.dtype = dtypes[k],
+                                       .with_mtp = cases[i].with_mtp,
+                                       .without_experts = cases[i].without_experts};
             cmi_digest digest = load_digest(models(cases[i].name), NULL, opt, (uint32_t)k + 1);
             expect_digest(&digest, cases[i].want);
         }
@@ -144,8 +156,10 @@ static void sets_have_no_order_and_no_doubles_for_one(void **state)
     assert_false(is_same(&a, &c));
 }
 
-/* The tensors of matrix-tiny in three files, last ones first. */
-static void write_shards(const temp_dir *dir, const cmi_checkpoint *from, const char *changed)
+/* The tensors of matrix-tiny in three files, last ones first. One has a byte of its first row or of
+ * its last one changed. */
+static void write_shards(const temp_dir *dir, const cmi_checkpoint *from, const char *changed,
+                         bool at_first)
 {
     cmi_buf index;
     cmi_buf_init(&index, 1 << 20);
@@ -163,7 +177,7 @@ static void write_shards(const temp_dir *dir, const cmi_checkpoint *from, const 
             uint8_t *bytes = cmi_alloc(t->n_bytes, 1);
             memcpy(bytes, cmi_safetensors_data(from->tensors[i].file, t), t->n_bytes);
             if (changed != NULL && strcmp(changed, t->name) == 0) {
-                bytes[t->n_bytes - 2] ^= 1;
+                bytes[at_first ? 0 : t->n_bytes - 2] ^= 1;
             }
             st_add(&b, t->name, t->dtype_label, t->n_dims == 1 ? 0 : t->dims[0],
                    t->dims[t->n_dims - 1], bytes, t->n_bytes);
@@ -181,23 +195,33 @@ static void write_shards(const temp_dir *dir, const cmi_checkpoint *from, const 
 static void files_do_not_matter_and_bytes_do(void **state)
 {
     (void)state;
-    static const char *const changed[] = {NULL, "model.layers.2.mlp.experts.7.down_proj.weight",
-                                          "model.norm.weight"};
-    cmi_weights_options opt = {.dtype = CMI_DTYPE_BF16, .with_mtp = true};
+    static const char expert[] = "model.layers.2.mlp.experts.7.down_proj.weight";
+    static const struct {
+        const char *changed;
+        bool at_first, is_another, is_another_without_experts;
+    } cases[] = {{NULL, false, false, false},
+                 {expert, false, true, false}, /* a sample is the first row only */
+                 {expert, true, true, true},
+                 {"model.norm.weight", false, true, true}};
+    cmi_weights_options opt = {.dtype = CMI_DTYPE_BF16, .with_mtp = true}, bare = opt;
+    bare.without_experts = true;
     cmi_digest want = load_digest(models("matrix-tiny"), NULL, opt, 2);
+    cmi_digest want_bare = load_digest(models("matrix-tiny"), NULL, bare, 1);
     cmi_checkpoint from;
     cmi_error err;
     cmi_buf config;
     assert_int_equal(cmi_checkpoint_open(&from, models("matrix-tiny"), &err), CMI_OK);
     assert_int_equal(cmi_file_read(&config, models("matrix-tiny/config.json"), 1 << 20, &err),
                      CMI_OK);
-    for (size_t i = 0; i < CMI_LEN(changed); i++) {
+    for (size_t i = 0; i < CMI_LEN(cases); i++) {
         temp_dir dir;
         temp_dir_make(&dir);
         temp_write_text(&dir, "config.json", cmi_buf_cstr(&config));
-        write_shards(&dir, &from, changed[i]);
+        write_shards(&dir, &from, cases[i].changed, cases[i].at_first);
         cmi_digest got = load_digest(dir.path, NULL, opt, 2);
-        assert_int_equal(is_same(&got, &want), changed[i] == NULL);
+        assert_int_equal(is_same(&got, &want), !cases[i].is_another);
+        got = load_digest(dir.path, NULL, bare, 2);
+        assert_int_equal(is_same(&got, &want_bare), !cases[i].is_another_without_experts);
         temp_dir_remove(&dir);
     }
     cmi_buf_deinit(&config);

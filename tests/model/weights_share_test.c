@@ -95,12 +95,13 @@ static void shared_bytes_are_those_of_an_own_load(void **state)
 static void other_options_are_other_weights(void **state)
 {
     (void)state;
-    cmi_weights_options all[] = {options(CMI_DTYPE_F32), options(CMI_DTYPE_BF16),
-                                 options(CMI_DTYPE_I8), options(CMI_DTYPE_I8),
-                                 options(CMI_DTYPE_BF16)};
+    cmi_weights_options all[] = {options(CMI_DTYPE_F32),  options(CMI_DTYPE_BF16),
+                                 options(CMI_DTYPE_I8),   options(CMI_DTYPE_I8),
+                                 options(CMI_DTYPE_BF16), options(CMI_DTYPE_I8)};
     cmi_weights *loaded[CMI_LEN(all)];
     all[3].int8_head = true;
     all[4].with_mtp = false;
+    all[5].without_experts = true;
     for (size_t i = 0; i < CMI_LEN(all); i++) {
         loaded[i] = load(tiny(), &all[i]);
         assert_true(is_maker(loaded[i]));
@@ -108,6 +109,28 @@ static void other_options_are_other_weights(void **state)
     for (size_t i = 0; i < CMI_LEN(all); i++) {
         cmi_weights_destroy(loaded[i]);
     }
+}
+
+/* The block is shared, the experts are each process's own. */
+static void experts_are_set_beside_a_shared_block(void **state)
+{
+    (void)state;
+    cmi_weights_options opt = options(CMI_DTYPE_BF16);
+    opt.without_experts = true;
+    cmi_weights *maker = load(tiny(), &opt), *user = load(tiny(), &opt);
+    assert_true(is_maker(maker));
+    assert_false(is_maker(user));
+    assert_memory_equal(&maker->digest, &user->digest, sizeof user->digest);
+    const uint8_t slab[2] = {0};
+    const cmi_ffn ffn = {.gate_up = {.w = slab}, .down = {.w = slab + 1}};
+    cmi_weights_set_expert(user, 2, 5, &ffn);
+    assert_ptr_equal(user->layers[2].experts[5].gate_up.w, slab);
+    assert_ptr_equal(user->layers[2].experts[5].down.w, slab + 1);
+    assert_true(user->layers[2].experts[5].gate_up.stride > 0); /* as it was */
+    assert_null(user->layers[2].experts[4].gate_up.w);
+    assert_null(maker->layers[2].experts[5].gate_up.w);
+    cmi_weights_destroy(maker);
+    cmi_weights_destroy(user);
 }
 
 static void copy_file(const temp_dir *dir, const char *name)
@@ -217,6 +240,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(shared_bytes_are_those_of_an_own_load, setup, teardown),
         cmocka_unit_test_setup_teardown(other_options_are_other_weights, setup, teardown),
+        cmocka_unit_test_setup_teardown(experts_are_set_beside_a_shared_block, setup, teardown),
         cmocka_unit_test_setup_teardown(the_files_decide_not_their_path, setup, teardown),
         cmocka_unit_test_setup_teardown(taken_bytes_are_those_that_loading_will_not_take, setup,
                                         teardown),

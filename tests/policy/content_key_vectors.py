@@ -75,6 +75,22 @@ def tensor_digest(name, label, shape, data):
                    + b''.join(leaves))
 
 
+def sample_digest(name, label, shape, data):
+    n_rows = 1
+    for size in shape[:-1]:
+        n_rows *= size
+    name = name.encode()
+    leaves = 0
+    row = b''
+    if data:
+        row_bytes = len(data) // n_rows
+        leaves = -(-n_rows // max(131072 // row_bytes, 1))
+        row = data[:row_bytes]
+    head = b'cminfer.w.sample' + struct.pack('<IIQQ', 1, len(shape), len(name), leaves)
+    return blake2b(head + label.encode().ljust(16, b'\0')
+                   + b''.join(struct.pack('<Q', size) for size in shape) + name + row)
+
+
 def set_digest(tensors):
     return blake2b(b'cminfer.w.set'.ljust(16, b'\0') + struct.pack('<IIQ', 1, 0, len(tensors))
                    + b''.join(sorted(tensors)))
@@ -98,7 +114,7 @@ def model_digest(config, tensors, fp8=(0, 0)):
                    + struct.pack('<9d', *reals))
 
 
-def bundled_digest(folder, with_mtp):
+def bundled_digest(folder, with_mtp, with_experts=True):
     config = json.loads((folder / 'config.json').read_text())
     tensors = []
     for path in sorted(folder.glob('*.safetensors')):
@@ -111,8 +127,10 @@ def bundled_digest(folder, with_mtp):
                 ('.embed_tokens.weight', '.shared_head.head.weight')))
             if name != '__metadata__' and is_read:
                 begin, end = entry['data_offsets']
-                tensors.append(tensor_digest(name, entry['dtype'], entry['shape'],
-                                             raw[8 + size + begin:8 + size + end]))
+                is_sample = not with_experts and '.mlp.experts.' in name
+                digest = sample_digest if is_sample else tensor_digest
+                tensors.append(digest(name, entry['dtype'], entry['shape'],
+                                      raw[8 + size + begin:8 + size + end]))
     quantization = config.get('quantization_config')
     return model_digest(config, tensors, quantization['weight_block_size'] if quantization
                         else (0, 0))
@@ -123,9 +141,15 @@ def weights_vectors():
     yield 'tensor "a", BF16 [2, 3]', tensor_digest('a', 'BF16', [2, 3], bytes(range(12))).hex()
     yield 'tensor "b", F32 [3, 100, 1000]', tensor_digest('b', 'F32', [3, 100, 1000], ramp).hex()
     yield 'tensor "none", I8 [0]', tensor_digest('none', 'I8', [0], b'').hex()
+    yield 'sample of "b"', sample_digest('b', 'F32', [3, 100, 1000], ramp).hex()
+    yield 'sample of "none"', sample_digest('none', 'I8', [0], b'').hex()
     yield 'matrix-tiny', bundled_digest(ROOT / 'models/matrix-tiny', True).hex()
     yield 'matrix-tiny without MTP', bundled_digest(ROOT / 'models/matrix-tiny', False).hex()
     yield 'matrix-tiny-fp8', bundled_digest(ROOT / 'models/matrix-tiny-fp8', True).hex()
+    yield 'matrix-tiny without experts', bundled_digest(ROOT / 'models/matrix-tiny', True,
+                                                        False).hex()
+    yield 'matrix-tiny-fp8 without experts', bundled_digest(ROOT / 'models/matrix-tiny-fp8', True,
+                                                            False).hex()
 
 
 def main():
