@@ -9,7 +9,8 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "cli/commands.h"
+#include "cli/ranks.h"
+#include "engine/instance_rank.h"
 #include "engine/sampler.h"
 #include "text/tokenizer.h"
 
@@ -99,7 +100,10 @@ static cmi_status score_prompt(score_run *run, const uint32_t *ids, uint32_t n_i
             run->next_logprob = logprob_of(run, logits, *next_out);
         }
         if (run->opt->drafts) {
-            cmi_instance_mtp_prefill(in, &run->sequence, ids + at - n, n);
+            st = cmi_instance_mtp_prefill(in, &run->sequence, ids + at - n, n);
+            if (st != CMI_OK) {
+                return st;
+            }
         }
     }
     return CMI_OK;
@@ -212,6 +216,40 @@ static cmi_status score(const score_options *opt, cmi_instance *instance, const 
     return st;
 }
 
+/* The first rank scores, the others run their experts for it. */
+static cmi_status run(const score_options *opt, cmi_cli_ranks *ranks, cmi_error *err)
+{
+    const uint64_t patience_ns = 600000000000u;
+    cmi_model_options model = opt->model;
+    cmi_instance_options options = cmi_cli_sized_options(&model, opt->drafts);
+    cmi_instance *instance = NULL;
+    cmi_buf dir = {0};
+    cmi_status st = CMI_OK;
+    for (uint32_t i = 1; st == CMI_OK && i < ranks->n && !ranks->is_started; i++) {
+        st = cmi_cli_ranks_start(ranks, i, err);
+    }
+    if (st == CMI_OK && ranks->n > 1) {
+        st = cmi_cli_ranks_join(ranks, 0, &model, &options, err);
+    }
+    st = st == CMI_OK ? cmi_cli_open_instance(&instance, &dir, &options, &model, err) : st;
+    if (st == CMI_OK) {
+        cmi_team_own(instance->team);
+    }
+    if (st == CMI_OK && ranks->n > 1) {
+        st = cmi_instance_join(instance, patience_ns, err);
+    }
+    if (st == CMI_OK && ranks->is_started) {
+        const _Atomic bool stop = false; /* the first rank ends the others */
+        st = cmi_instance_serve_passes(instance, patience_ns, &stop, err);
+    } else if (st == CMI_OK) {
+        st = score(opt, instance, cmi_buf_cstr(&dir), err);
+    }
+    cmi_cli_ranks_end_others(ranks);
+    cmi_instance_close(instance);
+    cmi_buf_deinit(&dir);
+    return st;
+}
+
 static void print_help(const cmi_option *own, const cmi_option *model)
 {
     printf("Usage: cminfer score MODEL (--ids 1,2,3 | --text TEXT) [OPTION]...\n"
@@ -228,7 +266,7 @@ static void print_help(const cmi_option *own, const cmi_option *model)
 int cmi_cmd_score(int argc, char **argv)
 {
     score_options opt = {.top = 5};
-    const cmi_option own_table[] = {
+    cmi_option own_table[8 + CMI_CLI_RANK_OPTIONS] = {
         {"ids", "1,2,3", "token ids to score", CMI_OPTION_TEXT, &opt.ids, 0, 0},
         {"text", "TEXT", "text to score; special tokens in it are read as such", CMI_OPTION_TEXT,
          &opt.text, 0, 0},
@@ -238,9 +276,9 @@ int cmi_cmd_score(int argc, char **argv)
          UINT32_MAX},
         {"drafts", NULL, "with --generate: print the MTP layer's guess of the token after each one",
          CMI_OPTION_FLAG, &opt.drafts, 0, 0},
-        {0},
     };
     int exit_status;
+    cmi_cli_ranks_add_options(own_table, &opt.model);
     if (!cmi_cli_parse(own_table, &opt.model, print_help, argc, argv, &exit_status)) {
         return exit_status;
     }
@@ -248,14 +286,9 @@ int cmi_cmd_score(int argc, char **argv)
         return cmi_cli_usage("score needs --ids or --text, one of them");
     }
     cmi_error err = {0};
-    cmi_instance *instance = NULL;
-    cmi_buf dir;
-    cmi_status st = cmi_cli_open_model(&instance, &dir, &opt.model, opt.drafts, &err);
-    if (st == CMI_OK) {
-        cmi_team_own(instance->team);
-        st = score(&opt, instance, cmi_buf_cstr(&dir), &err);
-    }
-    cmi_instance_close(instance);
-    cmi_buf_deinit(&dir);
+    cmi_cli_ranks ranks;
+    cmi_status st = cmi_cli_ranks_begin(&ranks, &opt.model, &err);
+    st = st == CMI_OK ? run(&opt, &ranks, &err) : st;
+    cmi_cli_ranks_end(&ranks);
     return st == CMI_OK ? CMI_EXIT_OK : cmi_cli_fail(&err);
 }

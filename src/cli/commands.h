@@ -43,6 +43,8 @@ typedef struct cmi_model_options {
     uint32_t max_num_seqs;
     uint64_t n_kv_tokens;
     uint32_t max_drafts;
+    uint32_t n_ranks;     /* of this host (cli/ranks.h); 0: 1 */
+    uint32_t n_redundant; /* replicas of experts beyond one of each */
     /* Of n_threads, for an instance of their own that runs prompts; 0: one instance does all. */
     uint32_t n_prefill_threads;
 } cmi_model_options;

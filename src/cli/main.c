@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/commands.h"
+#include "cli/ranks.h"
 
 typedef struct command {
     const char *name;
@@ -85,6 +85,7 @@ static int run_command(int argc, char **argv)
 /* Output that did not reach its file is a failure, whatever the command thought. */
 int main(int argc, char **argv)
 {
+    cmi_cli_ranks_remember(argv);
     int exit_status = run_command(argc, argv);
     if ((fflush(stdout) != 0 || ferror(stdout) != 0) && exit_status == CMI_EXIT_OK) {
         fputs("cminfer: cannot write standard output\n", stderr);

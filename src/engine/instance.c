@@ -1,6 +1,6 @@
 /* engine/instance.c - opening a model within the memory there is, and running steps of one
  * sequence. */
-#include "engine/instance.h"
+#include "engine/instance_rank.h"
 
 #include <assert.h>
 
@@ -30,7 +30,9 @@ static cmi_forward_options forward_options(cmi_instance *in, const cmi_kv_layout
                                  .kv_base = in->kv_pool.base,
                                  .max_rows = in->max_step_rows,
                                  .max_decode_rows = in->max_decode_rows,
-                                 .max_positions = in->max_model_len};
+                                 .max_positions = in->max_model_len,
+                                 .exchange = in->rank != NULL ? cmi_instance_rank_exchange(in->rank)
+                                                              : NULL};
 }
 
 static cmi_weights_options weights_options(const cmi_instance *in, const cmi_instance_options *opt)
@@ -39,6 +41,7 @@ static cmi_weights_options weights_options(const cmi_instance *in, const cmi_ins
                                  .int8_head = opt->quantization == CMI_QUANTIZATION_W8A8_INT8,
                                  .with_mtp =
                                      opt->with_mtp && in->config.num_nextn_predict_layers > 0,
+                                 .without_experts = opt->rank != NULL,
                                  .team = in->team,
                                  .share_dir = opt->share_dir,
                                  .progress = opt->progress,
@@ -80,11 +83,14 @@ static uint64_t pages_needed(const cmi_instance *in, const cmi_instance_options 
     return opt->n_kv_tokens > 0 ? pages_wanted(in, opt) : cmi_kv_pages_for(in->max_model_len);
 }
 
+/* sizes: of the exchange that there will be; NULL: none. */
 static memory_plan plan_memory(cmi_instance *in, const cmi_instance_options *opt,
-                               const cmi_kv_layout *layout, uint64_t weights_bytes)
+                               const cmi_kv_layout *layout, uint64_t weights_bytes,
+                               cmi_exchange *sizes)
 {
     cmi_weights_options weights = weights_options(in, opt);
     cmi_forward_options forward = forward_options(in, layout);
+    forward.exchange = sizes;
     return (memory_plan){
         .weights_bytes = weights_bytes,
         .kv_bytes = pages_needed(in, opt) * layout->page_bytes,
@@ -106,12 +112,22 @@ static cmi_status fit_memory(cmi_instance *in, const cmi_instance_options *opt,
             opt->max_model_len, limit);
     }
     in->max_model_len = opt->max_model_len > 0 ? opt->max_model_len : limit;
-    uint64_t weights_bytes = new_weights_bytes(in, opt);
-    memory_plan plan = plan_memory(in, opt, layout, weights_bytes);
+    uint64_t weights_bytes = new_weights_bytes(in, opt), rank_bytes = 0;
+    cmi_exchange exchange, *sizes = NULL;
+    if (opt->rank != NULL) {
+        const cmi_weights_options weights = weights_options(in, opt);
+        cmi_status st =
+            cmi_instance_rank_plan(in, opt, &weights, sizes = &exchange, &rank_bytes, err);
+        if (st != CMI_OK) {
+            return st;
+        }
+    }
+    weights_bytes += rank_bytes;
+    memory_plan plan = plan_memory(in, opt, layout, weights_bytes, sizes);
     while (opt->max_model_len == 0 && in->max_model_len > 2 * CMI_KV_PAGE_TOKENS &&
            plan.weights_bytes + plan.kv_bytes + plan.scratch_bytes > available) {
         in->max_model_len /= 2;
-        plan = plan_memory(in, opt, layout, weights_bytes);
+        plan = plan_memory(in, opt, layout, weights_bytes, sizes);
     }
     if (plan.weights_bytes > available) {
         return cmi_error_set(err, CMI_ERR_NO_MEMORY,
@@ -266,6 +282,9 @@ static cmi_status open_parts(cmi_instance *in, const cmi_instance_options *opt, 
         return st;
     }
     st = open_kv(in, opt, &layout, err);
+    if (st == CMI_OK && opt->rank != NULL) {
+        st = cmi_instance_rank_open(in, opt, &weights, err);
+    }
     if (st != CMI_OK) {
         return st;
     }
@@ -308,6 +327,7 @@ void cmi_instance_close(cmi_instance *in)
     cmi_free(in->mtp_hidden);
     cmi_free(in->logits);
     cmi_forward_destroy(in->forward);
+    cmi_instance_rank_close(in);
     cmi_kv_pool_deinit(&in->kv_pool);
     if (in->owns_weights) {
         cmi_weights_destroy(in->weights);
@@ -364,14 +384,32 @@ static cmi_status grow(cmi_sequence *seq, cmi_instance *in, uint32_t n_tokens)
     return st;
 }
 
-static void run_span(cmi_instance *in, const cmi_sequence *seq, const uint32_t *tokens, uint32_t n,
-                     uint32_t position, bool is_prefill, const float *mtp_hidden)
+cmi_status cmi_instance_run(cmi_instance *in, const cmi_batch *batch, cmi_error *err)
+{
+    const uint64_t patience_ns = 120000000000u;
+    cmi_error unused;
+    cmi_status st;
+    do {
+        st = in->rank == NULL
+                 ? CMI_OK
+                 : cmi_instance_call(in, batch->mtp_hidden != NULL ? CMI_PASS_MTP : CMI_PASS_MAIN);
+        st = st == CMI_OK ? cmi_forward_run(in->forward, batch) : st;
+        if (st == CMI_OK) {
+            return CMI_OK;
+        }
+        st = cmi_instance_join(in, patience_ns, err != NULL ? err : &unused);
+    } while (st == CMI_OK);
+    return st;
+}
+
+static cmi_status run_span(cmi_instance *in, const cmi_sequence *seq, const uint32_t *tokens,
+                           uint32_t n, uint32_t position, bool is_prefill, const float *mtp_hidden)
 {
     cmi_batch_span span = {
         .page_ids = seq->page_ids, .n_rows = n, .position = position, .is_prefill = is_prefill};
     cmi_batch batch = {
         .token_ids = tokens, .spans = &span, .n_rows = n, .n_spans = 1, .mtp_hidden = mtp_hidden};
-    cmi_forward_run(in->forward, &batch);
+    return cmi_instance_run(in, &batch, NULL);
 }
 
 cmi_status cmi_instance_step(cmi_instance *in, cmi_sequence *seq, const uint32_t *tokens,
@@ -382,7 +420,10 @@ cmi_status cmi_instance_step(cmi_instance *in, cmi_sequence *seq, const uint32_t
     if (st != CMI_OK) {
         return st;
     }
-    run_span(in, seq, tokens, n, seq->n_stored, is_prefill, NULL);
+    st = run_span(in, seq, tokens, n, seq->n_stored, is_prefill, NULL);
+    if (st != CMI_OK) {
+        return st;
+    }
     seq->n_stored += n;
     size_t width = in->config.hidden_size;
     float *prev = seq->prev_hidden;
@@ -401,22 +442,22 @@ const float *cmi_instance_logits(cmi_instance *in, uint32_t row_idx, uint32_t n)
     return in->logits;
 }
 
-void cmi_instance_mtp_prefill(cmi_instance *in, cmi_sequence *seq, const uint32_t *tokens,
-                              uint32_t n)
+cmi_status cmi_instance_mtp_prefill(cmi_instance *in, cmi_sequence *seq, const uint32_t *tokens,
+                                    uint32_t n)
 {
     size_t width = in->config.hidden_size;
     uint32_t first = seq->n_stored - n;
     /* Slot j takes the hidden state of position j-1; position 0 has none before it. */
     uint32_t skip = first == 0 ? 1 : 0;
     if (n == skip) {
-        return;
+        return CMI_OK;
     }
     if (skip == 0) {
         memcpy(in->mtp_hidden, seq->prev_hidden, width * sizeof(float));
     }
     memcpy(in->mtp_hidden + (1 - skip) * width, cmi_forward_hidden(in->forward),
            (n - 1) * width * sizeof(float));
-    run_span(in, seq, tokens + skip, n - skip, first + skip, true, in->mtp_hidden);
+    return run_span(in, seq, tokens + skip, n - skip, first + skip, true, in->mtp_hidden);
 }
 
 cmi_status cmi_instance_mtp_draft(cmi_instance *in, cmi_sequence *seq, uint32_t next_token,
@@ -427,7 +468,9 @@ cmi_status cmi_instance_mtp_draft(cmi_instance *in, cmi_sequence *seq, uint32_t 
     if (st != CMI_OK) {
         return st;
     }
-    run_span(in, seq, &next_token, 1, seq->n_stored, false, seq->last_hidden);
-    *logits_out = cmi_instance_logits(in, 0, 1);
-    return CMI_OK;
+    st = run_span(in, seq, &next_token, 1, seq->n_stored, false, seq->last_hidden);
+    if (st == CMI_OK) {
+        *logits_out = cmi_instance_logits(in, 0, 1);
+    }
+    return st;
 }

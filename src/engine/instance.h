@@ -7,7 +7,9 @@
 #ifndef CMI_ENGINE_INSTANCE_H
 #define CMI_ENGINE_INSTANCE_H
 
+#include "cluster/membership.h"
 #include "engine/kv_pool.h"
+#include "fabric/fabric.h"
 #include "model/forward.h"
 
 typedef enum cmi_quantization {
@@ -27,6 +29,17 @@ typedef struct cmi_instance cmi_instance;
 
 /* Memory for KV pages that others can reach, zeroed; it outlives the instance. */
 typedef cmi_status cmi_kv_memory_fn(void *arg, size_t n_bytes, void **memory_out, cmi_error *err);
+
+/* An instance that is one rank of several (engine/instance_rank.h). */
+typedef struct cmi_rank_options {
+    const char *name; /* of the instance of them all */
+    /* Of this rank, and where its place is among the others' (ep/rank.h); both outlive the
+     * instance, whose owner is the fabric's. */
+    cmi_fabric *fabric;
+    cmi_membership *membership;
+    uint32_t min_ranks;   /* fewer do not go on without the others; 0: 1 */
+    uint32_t n_redundant; /* replicas of experts beyond one of each */
+} cmi_rank_options;
 
 typedef struct cmi_instance_options {
     const char *model_dir;
@@ -55,7 +68,8 @@ typedef struct cmi_instance_options {
      * errors call it. */
     const cmi_model_config *random_config;
     uint64_t random_seed;
-    cmi_progress_fn *progress; /* while loading; may be NULL */
+    const cmi_rank_options *rank; /* NULL: all experts are here */
+    cmi_progress_fn *progress;    /* while loading; may be NULL */
     void *progress_arg;
 } cmi_instance_options;
 
@@ -87,7 +101,8 @@ struct cmi_instance {
     bool owns_weights;
     cmi_kv_pool kv_pool;
     cmi_forward *forward;
-    float *logits;     /* [CMI_FORWARD_MAX_HEAD_ROWS][vocab_size] */
+    struct cmi_instance_rank *rank; /* NULL: all experts are here */
+    float *logits;                  /* [CMI_FORWARD_MAX_HEAD_ROWS][vocab_size] */
     float *mtp_hidden; /* [max_step_rows][hidden_size], input of an MTP pass; NULL without
                           the MTP layer */
     uint32_t n_kv_pages;
@@ -115,9 +130,16 @@ void cmi_sequence_deinit(cmi_sequence *seq, cmi_instance *instance); /* releases
 /* Gives the pages back and starts from position 0. */
 void cmi_sequence_reset(cmi_sequence *seq, cmi_instance *instance);
 
+/* One pass: all that cmi_forward_run does. Of a rank of several the others are called first, and it
+ * is run until it succeeds, or an error as of cmi_instance_join says why it cannot; *err is then
+ * set (it may be NULL). */
+CMI_NODISCARD cmi_status cmi_instance_run(cmi_instance *instance, const cmi_batch *batch,
+                                          cmi_error *err);
+
 /* Runs n tokens at positions n_stored .. of one sequence: 1 .. max_num_batched_tokens of its prompt
  * (prefill path), or 1 generated token (decode path).
- * CMI_ERR_NO_CAPACITY: no pages; CMI_ERR_TOO_LARGE: past max_model_len. Nothing changed then. */
+ * CMI_ERR_NO_CAPACITY: no pages; CMI_ERR_TOO_LARGE: past max_model_len; else as cmi_instance_run.
+ * Nothing changed then. */
 CMI_NODISCARD cmi_status cmi_instance_step(cmi_instance *instance, cmi_sequence *seq,
                                            const uint32_t *tokens, uint32_t n, bool is_prefill);
 
@@ -126,9 +148,10 @@ CMI_NODISCARD cmi_status cmi_instance_step(cmi_instance *instance, cmi_sequence 
 const float *cmi_instance_logits(cmi_instance *instance, uint32_t row_idx, uint32_t n);
 
 /* Brings the MTP layer's KV up to the step that has just run with the same prompt tokens.
- * Overwrites the step's hidden states: read its logits before. Needs weights->mtp. */
-void cmi_instance_mtp_prefill(cmi_instance *instance, cmi_sequence *seq, const uint32_t *tokens,
-                              uint32_t n);
+ * Overwrites the step's hidden states: read its logits before. Needs weights->mtp. Errors as
+ * cmi_instance_run. */
+CMI_NODISCARD cmi_status cmi_instance_mtp_prefill(cmi_instance *instance, cmi_sequence *seq,
+                                                  const uint32_t *tokens, uint32_t n);
 
 /* The MTP layer's logits for the token after next_token, where next_token is to stand at position
  * n_stored >= 1; run it before next_token's own step. Errors as cmi_instance_step. Needs

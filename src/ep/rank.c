@@ -25,8 +25,11 @@ struct cmi_ep_rank {
 
 void cmi_ep_rank_options_default(cmi_ep_rank_options *opt)
 {
-    *opt = (cmi_ep_rank_options){
-        .min_ranks = 1, .n_streams = 1, .silent_ns = 20 * SECOND, .patience_ns = 600 * SECOND};
+    *opt = (cmi_ep_rank_options){.min_ranks = 1,
+                                 .n_streams = 1,
+                                 .silent_ns = 20 * SECOND,
+                                 .patience_ns = 600 * SECOND,
+                                 .gather_ns = 600 * SECOND};
 }
 
 /* ---- making one ---- */
@@ -83,6 +86,7 @@ static cmi_status start_gang(cmi_ep_rank *rank, cmi_error *err)
     opt.blob_bytes = rank->hello_bytes;
     opt.machine.min_ranks = rank->opt.min_ranks;
     opt.machine.silent_ns = rank->opt.silent_ns;
+    opt.machine.gather_ns = rank->opt.gather_ns;
     opt.machine.stop_ns = CMI_MAX(opt.machine.stop_ns, rank->opt.silent_ns);
     return cmi_gang_create(&rank->gang, &opt, err);
 }

@@ -40,6 +40,7 @@ typedef struct cmi_ep_rank_options {
     uint64_t silent_ns;      /* a rank that is not heard of for so long is lost; more than what
                               * a rank computes between two exchanges */
     uint64_t patience_ns;    /* how long an exchange waits for living ranks */
+    uint64_t gather_ns;      /* how long the first view waits for all places; they may be loading */
 } cmi_ep_rank_options;
 
 /* Bytes that a message of the fabric must be able to have. */

@@ -75,7 +75,7 @@ static float *run_all(const run_options *opt)
         for (uint32_t row = 0; row < n; row++) {
             memcpy(out + (at + row) * vocab, cmi_instance_logits(in, row, 1), vocab * sizeof *out);
         }
-        cmi_instance_mtp_prefill(in, &seq, tokens + at, n);
+        assert_int_equal(cmi_instance_mtp_prefill(in, &seq, tokens + at, n), CMI_OK);
         at += n;
     }
     for (uint32_t i = 0; i < N_GENERATED; i++) {

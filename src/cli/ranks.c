@@ -1,0 +1,197 @@
+#include "cli/ranks.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/instance_rank.h"
+#include "os/affinity.h"
+#include "os/host_memory.h"
+#include "os/random.h"
+
+/* Set for the processes that a first one starts. */
+#define RANK_VARIABLE "CMINFER_EP_RANK"
+#define NAME_VARIABLE "CMINFER_EP_NAME"
+#define PARENT_VARIABLE "CMINFER_EP_PARENT"
+#define SECRET_VARIABLE "CMINFER_CLUSTER_SECRET"
+
+enum { SECRET_BYTES = 32, RING_BYTES = 1 << 18, LINE_BYTES = 160 };
+
+static const uint64_t SECOND = 1000000000;
+static char **program_argv;
+
+void cmi_cli_ranks_remember(char **argv)
+{
+    program_argv = argv;
+}
+
+void cmi_cli_ranks_add_options(cmi_option *table, cmi_model_options *opt)
+{
+    const cmi_option options[CMI_CLI_RANK_OPTIONS + 1] = {
+        {"ep|ep-size", "N",
+         "ranks that the experts are spread over, each a process of this\n"
+         "host with its part of --threads (default 1)",
+         CMI_OPTION_UINT, &opt->n_ranks, 1, CMI_CLI_MAX_RANKS},
+        {"ep-num-redundant-experts", "N",
+         "replicas of experts beyond one of each, in every layer (default 0)", CMI_OPTION_UINT,
+         &opt->n_redundant, 0, 1024},
+        {0},
+    };
+    while (table->names != NULL) {
+        table++;
+    }
+    memcpy(table, options, sizeof options);
+}
+
+/* ---- who is who ---- */
+
+static void make_names(cmi_cli_ranks *ranks, const uint8_t *random)
+{
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < SECRET_BYTES; i++) {
+        ranks->secret[2 * i] = digits[random[i] >> 4];
+        ranks->secret[2 * i + 1] = digits[random[i] & 15];
+    }
+    snprintf(ranks->name, sizeof ranks->name, "ep-%016" PRIx64, cmi_random_seed());
+}
+
+static bool read_number(const char *text, uint32_t *out)
+{
+    char *end;
+    errno = 0;
+    const unsigned long value = strtoul(text, &end, 10);
+    *out = (uint32_t)value;
+    return errno == 0 && end != text && *end == '\0' && value <= INT32_MAX;
+}
+
+static cmi_status read_environment(cmi_cli_ranks *ranks, cmi_error *err)
+{
+    const char *rank = getenv(RANK_VARIABLE), *name = getenv(NAME_VARIABLE);
+    const char *secret = getenv(SECRET_VARIABLE), *parent = getenv(PARENT_VARIABLE);
+    ranks->is_started = rank != NULL && name != NULL && secret != NULL && parent != NULL;
+    if (!ranks->is_started) {
+        return CMI_OK;
+    }
+    uint32_t place, parent_pid;
+    if (!read_number(rank, &place) || !read_number(parent, &parent_pid) || place >= ranks->n ||
+        strlen(name) >= sizeof ranks->name || strlen(secret) >= sizeof ranks->secret) {
+        return cmi_error_set(err, CMI_ERR_INVALID,
+                             RANK_VARIABLE " and its like are for processes that --ep starts");
+    }
+    ranks->place = place;
+    snprintf(ranks->name, sizeof ranks->name, "%s", name);
+    snprintf(ranks->secret, sizeof ranks->secret, "%s", secret);
+    return cmi_child_die_with_parent((int)parent_pid)
+               ? CMI_OK
+               : cmi_error_set(err, CMI_ERR_CLOSED, "the process that started this rank is gone");
+}
+
+cmi_status cmi_cli_ranks_begin(cmi_cli_ranks *ranks, const cmi_model_options *opt, cmi_error *err)
+{
+    uint8_t random[SECRET_BYTES];
+    *ranks = (cmi_cli_ranks){.n = CMI_MAX(opt->n_ranks, 1u)};
+    if (ranks->n == 1) {
+        return opt->n_redundant == 0 ? CMI_OK
+                                     : cmi_error_set(err, CMI_ERR_INVALID,
+                                                     "--ep-num-redundant-experts goes with --ep");
+    }
+    if (opt->n_prefill_threads > 0) {
+        return cmi_error_set(err, CMI_ERR_INVALID, "--disaggregate does not go with --ep yet");
+    }
+    cmi_status st = read_environment(ranks, err);
+    if (st == CMI_OK && !ranks->is_started) {
+        if (!cmi_random_bytes(random, sizeof random)) {
+            return cmi_error_set(err, CMI_ERR_IO, "the kernel has no randomness for a secret");
+        }
+        make_names(ranks, random);
+    }
+    return st;
+}
+
+cmi_status cmi_cli_ranks_start(cmi_cli_ranks *ranks, uint32_t place, cmi_error *err)
+{
+    char rank[LINE_BYTES], name[LINE_BYTES], secret[LINE_BYTES], parent[LINE_BYTES];
+    const char *const env[] = {rank, name, secret, parent, NULL};
+    snprintf(rank, sizeof rank, RANK_VARIABLE "=%u", place);
+    snprintf(name, sizeof name, NAME_VARIABLE "=%s", ranks->name);
+    snprintf(secret, sizeof secret, SECRET_VARIABLE "=%s", ranks->secret);
+    snprintf(parent, sizeof parent, PARENT_VARIABLE "=%d", cmi_child_own_pid());
+    return cmi_child_start(&ranks->children[place], program_argv, env, err);
+}
+
+/* ---- a place ---- */
+
+static cmi_status open_fabric(cmi_cli_ranks *ranks, cmi_error *err)
+{
+    char name[16], address[CMI_FABRIC_MAX_ADDRESS + 1];
+    cmi_fabric_options opt;
+    snprintf(name, sizeof name, "rank %u", ranks->place);
+    snprintf(address, sizeof address, "local:%s-%u", ranks->name, ranks->place);
+    cmi_fabric_options_default(&opt);
+    opt.name = name;
+    opt.secret = (const uint8_t *)ranks->secret;
+    opt.secret_bytes = strlen(ranks->secret);
+    opt.version = CMI_FRAME_MAJOR;
+    opt.n_endpoints = 2 * ranks->n + 8;
+    opt.n_remotes = 4 * (2 * ranks->n + 8);
+    opt.message_bytes = CMI_EP_RANK_MESSAGE_BYTES;
+    opt.ring_bytes = RING_BYTES;
+    opt.handshake_ns = 60 * SECOND; /* a peer may be reading an expert */
+    cmi_status st = cmi_fabric_create_local(&ranks->fabric, &opt, err);
+    return st == CMI_OK ? cmi_fabric_listen(ranks->fabric, address, err) : st;
+}
+
+static cmi_status list_members(cmi_cli_ranks *ranks, cmi_error *err)
+{
+    cmi_member members[CMI_CLI_MAX_RANKS] = {0};
+    for (uint32_t i = 0; i < ranks->n; i++) {
+        snprintf(members[i].address, sizeof members[i].address, "local:%s-%u", ranks->name, i);
+    }
+    return cmi_membership_create_static(&ranks->membership, members, ranks->n, ranks->place, err);
+}
+
+/* Each rank has as many threads, on processors of its own where there are enough. */
+static void take_threads(const cmi_cli_ranks *ranks, cmi_model_options *opt)
+{
+    const uint32_t n_all = opt->n_threads > 0 ? opt->n_threads : cmi_host_processors();
+    const uint32_t n_own = CMI_MAX(n_all / ranks->n, 1u);
+    cmi_affinity all;
+    opt->n_threads = n_own;
+    if (cmi_affinity_get(&all) && cmi_affinity_count(&all) >= n_own * ranks->n) {
+        const cmi_affinity part = cmi_affinity_part(&all, ranks->place * n_own, n_own);
+        (void)cmi_affinity_set(&part);
+    }
+}
+
+cmi_status cmi_cli_ranks_join(cmi_cli_ranks *ranks, uint32_t place, cmi_model_options *opt,
+                              cmi_instance_options *instance, cmi_error *err)
+{
+    if (!ranks->is_started) {
+        ranks->place = place;
+    }
+    take_threads(ranks, opt);
+    cmi_status st = open_fabric(ranks, err);
+    st = st == CMI_OK ? list_members(ranks, err) : st;
+    ranks->options = (cmi_rank_options){.name = ranks->name,
+                                        .fabric = ranks->fabric,
+                                        .membership = ranks->membership,
+                                        .n_redundant = opt->n_redundant};
+    instance->rank = &ranks->options;
+    return st;
+}
+
+void cmi_cli_ranks_end_others(cmi_cli_ranks *ranks)
+{
+    for (uint32_t i = 0; i < CMI_CLI_MAX_RANKS; i++) {
+        cmi_child_end(&ranks->children[i], 10 * SECOND);
+    }
+}
+
+void cmi_cli_ranks_end(cmi_cli_ranks *ranks)
+{
+    cmi_cli_ranks_end_others(ranks);
+    cmi_fabric_destroy(ranks->fabric);
+    cmi_membership_destroy(ranks->membership);
+}

@@ -1,0 +1,461 @@
+#include "engine/instance_rank.h"
+
+#include <assert.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "base/strmap.h"
+#include "model/expert_slabs.h"
+#include "os/clock.h"
+#include "os/host_memory.h"
+#include "policy/expert_homes.h"
+
+static const uint64_t MS = 1000000;
+
+struct cmi_instance_rank {
+    cmi_ep_rank *ep;
+    cmi_fabric *fabric;
+    cmi_expert_source *source;
+    uint32_t place, n_places;
+    uint32_t n_layers; /* the MTP layer is the last one */
+    uint32_t n_experts;
+    cmi_expert_placement placement; /* of every layer */
+    void *placement_memory;
+    uint16_t *adopters; /* [n_experts] in the view at hand */
+    uint16_t *rank_of;  /* [n_layers][n_experts] */
+    uint32_t *work;     /* [n_places] */
+    void **slabs;       /* [n_layers][n_experts]; NULL: not here */
+    uint64_t slab_bytes;
+    uint8_t *block; /* of the slabs of this place's own experts */
+    uint64_t block_bytes;
+    uint64_t lost_ns; /* since when passes fail; 0: they do not */
+    cmi_instance_rank_stats stats;
+};
+
+/* ---- sizes ---- */
+
+static cmi_expert_layout expert_layout(const cmi_instance *in, const cmi_instance_options *opt)
+{
+    const cmi_rank_options *rank = opt->rank;
+    return (cmi_expert_layout){.n_experts = in->config.n_routed_experts,
+                               .n_replicas = in->config.n_routed_experts + rank->n_redundant,
+                               .n_groups = 1,
+                               .n_nodes = 1,
+                               .n_ranks = cmi_membership_count(rank->membership)};
+}
+
+static uint32_t count_layers(const cmi_instance *in, const cmi_weights_options *weights)
+{
+    uint32_t n = weights->with_mtp ? 1 : 0;
+    for (uint32_t i = 0; i < in->config.num_hidden_layers; i++) {
+        n += cmi_model_config_is_moe(&in->config, i) ? 1 : 0;
+    }
+    return n;
+}
+
+static cmi_ep_shape shape_of(const cmi_instance *in, const cmi_instance_options *opt)
+{
+    const uint32_t hidden = in->config.hidden_size;
+    const size_t wide = hidden * cmi_dtype_bytes(in->dtype);
+    return (cmi_ep_shape){.n_ranks = cmi_membership_count(opt->rank->membership),
+                          .max_rows = in->max_step_rows,
+                          .top_k = in->config.num_experts_per_tok,
+                          .max_local_experts = in->config.n_routed_experts,
+                          .row_bytes =
+                              in->weights_dtype == CMI_DTYPE_I8 ? cmi_i8_row_stride(hidden) : wide,
+                          .result_bytes = wide};
+}
+
+cmi_status cmi_instance_rank_plan(const cmi_instance *in, const cmi_instance_options *opt,
+                                  const cmi_weights_options *weights, cmi_exchange *sizes_out,
+                                  uint64_t *n_bytes_out, cmi_error *err)
+{
+    const cmi_expert_layout layout = expert_layout(in, opt);
+    const cmi_ep_shape shape = shape_of(in, opt);
+    cmi_ep_layout windows;
+    if (in->config.n_routed_experts == 0) {
+        return cmi_error_set(err, CMI_ERR_INVALID,
+                             "%s has no experts that could be spread over ranks", opt->model_dir);
+    }
+    const char *fault = cmi_expert_layout_fault(&layout);
+    if (fault != NULL) {
+        return cmi_error_set(err, CMI_ERR_INVALID, "experts over ranks: %s", fault);
+    }
+    cmi_status st = cmi_ep_layout_make(&windows, &shape, err);
+    if (st == CMI_OK) {
+        uint32_t first;
+        const uint32_t self = cmi_membership_self(opt->rank->membership);
+        const uint64_t n_slabs =
+            (uint64_t)cmi_expert_rank_slots(&layout, self, &first) * count_layers(in, weights);
+        *sizes_out = (cmi_exchange){NULL, shape.max_rows, shape.n_ranks * windows.max_pairs};
+        *n_bytes_out = n_slabs * cmi_expert_slab_bytes(&in->config, weights) + windows.region_bytes;
+    }
+    return st;
+}
+
+/* ---- experts ---- */
+
+static void **slab_of(const cmi_instance_rank *r, uint32_t layer, uint32_t expert)
+{
+    return &r->slabs[(size_t)layer * r->n_experts + expert];
+}
+
+static void show(cmi_instance *in, uint32_t layer, uint32_t expert)
+{
+    cmi_instance_rank *r = in->rank;
+    void *slab = *slab_of(r, layer, expert);
+    const cmi_ffn view = slab != NULL ? cmi_expert_view(r->source, slab) : (cmi_ffn){0};
+    cmi_weights_set_expert(in->weights, layer, expert, slab != NULL ? &view : NULL);
+}
+
+static bool is_adopted(const cmi_instance_rank *r, const void *slab)
+{
+    const uint8_t *at = slab;
+    return at < r->block || at >= r->block + r->block_bytes;
+}
+
+/* The experts of this place, in one block. */
+static cmi_status read_own(cmi_instance *in, const cmi_weights_options *weights, cmi_error *err)
+{
+    cmi_instance_rank *r = in->rank;
+    const size_t n_max = (size_t)r->n_layers * r->n_experts;
+    cmi_expert_target *targets = cmi_alloc(n_max, sizeof *targets);
+    size_t n = 0;
+    for (uint32_t layer = 0; layer < r->n_layers; layer++) {
+        for (uint32_t e = 0; e < r->n_experts && cmi_expert_source_has_layer(r->source, layer);
+             e++) {
+            if (cmi_expert_homes_holds(&r->placement, r->adopters, r->place, e)) {
+                targets[n++].id = (cmi_expert_id){layer, e};
+            }
+        }
+    }
+    r->block_bytes = n * r->slab_bytes;
+    cmi_status st = CMI_OK;
+    if (n > 0) {
+        st = cmi_host_memory_map((void **)&r->block, r->block_bytes, "experts", err);
+    }
+    for (size_t i = 0; st == CMI_OK && i < n; i++) {
+        targets[i].slab = r->block + i * r->slab_bytes;
+    }
+    if (st == CMI_OK && n > 0) {
+        st = cmi_expert_read_many(r->source, targets, n, weights, err);
+    }
+    for (size_t i = 0; st == CMI_OK && i < n; i++) {
+        *slab_of(r, targets[i].id.layer_idx, targets[i].id.expert) = targets[i].slab;
+        show(in, targets[i].id.layer_idx, targets[i].id.expert);
+    }
+    r->stats.n_read = n;
+    cmi_free(targets);
+    return st;
+}
+
+static cmi_status adopt(cmi_instance *in, uint32_t layer, uint32_t expert, cmi_error *err)
+{
+    cmi_instance_rank *r = in->rank;
+    void **slab = slab_of(r, layer, expert);
+    if (cmi_host_memory_available() / 2 < r->slab_bytes) {
+        return cmi_error_set(err, CMI_ERR_NO_MEMORY,
+                             "rank %u has no memory for the experts of ranks that are gone",
+                             r->place);
+    }
+    cmi_status st = cmi_host_memory_map(slab, r->slab_bytes, "an expert", err);
+    if (st == CMI_OK) {
+        const cmi_expert_target target = {{layer, expert}, *slab};
+        st = cmi_expert_read(r->source, &target, err);
+        if (st != CMI_OK) {
+            cmi_host_memory_unmap(*slab, r->slab_bytes);
+            *slab = NULL;
+        }
+    }
+    if (st == CMI_OK) {
+        show(in, layer, expert);
+        r->stats.n_adopted++;
+        r->stats.n_read++;
+    }
+    return st;
+}
+
+static void give_back(cmi_instance *in, uint32_t layer, uint32_t expert)
+{
+    cmi_instance_rank *r = in->rank;
+    void **slab = slab_of(r, layer, expert);
+    void *memory = *slab;
+    *slab = NULL;
+    show(in, layer, expert);
+    cmi_host_memory_unmap(memory, r->slab_bytes);
+    r->stats.n_adopted--;
+}
+
+/* What falls to this rank while those live who do, and where rows go. Reading goes on with the
+ * gang, so that others do not miss this rank. CMI_ERR_PEER: the view is over. */
+static cmi_status bring_experts(cmi_instance *in, cmi_error *err)
+{
+    cmi_instance_rank *r = in->rank;
+    const uint64_t *dead = cmi_ep_rank_dead(r->ep);
+    const cmi_replica_source source = {.rank = r->place, .dead = dead};
+    if (!cmi_expert_homes_adopt(&r->placement, dead, r->adopters, r->work)) {
+        return cmi_error_set(err, CMI_ERR_PEER, "no rank is left for experts");
+    }
+    for (uint32_t layer = 0; layer < r->n_layers; layer++) {
+        cmi_expert_homes_choose(&r->placement, r->adopters, &source,
+                                r->rank_of + (size_t)layer * r->n_experts);
+        for (uint32_t e = 0; e < r->n_experts && cmi_expert_source_has_layer(r->source, layer);
+             e++) {
+            const void *slab = *slab_of(r, layer, e);
+            const bool wants = cmi_expert_homes_holds(&r->placement, r->adopters, r->place, e);
+            if (wants && slab == NULL) {
+                cmi_status st = adopt(in, layer, e, err);
+                if (st != CMI_OK) {
+                    return st;
+                }
+                if (cmi_ep_rank_poll(r->ep) != CMI_EP_RANK_NEW_VIEW) {
+                    return cmi_error_set(err, CMI_ERR_PEER, "the view is over");
+                }
+            } else if (!wants && slab != NULL && is_adopted(r, slab)) {
+                give_back(in, layer, e);
+            }
+        }
+    }
+    return CMI_OK;
+}
+
+/* ---- life ---- */
+
+/* Of all that ranks of one instance must have in common. */
+static uint64_t hash_model(const cmi_instance *in, const cmi_instance_options *opt)
+{
+    const cmi_ep_shape shape = shape_of(in, opt);
+    const uint64_t common[] = {
+        shape.max_rows,
+        shape.top_k,
+        shape.row_bytes,
+        shape.result_bytes,
+        opt->rank->n_redundant,
+        in->config.num_hidden_layers,
+        in->config.n_routed_experts,
+        in->weights->mtp != NULL,
+        in->weights_dtype,
+        cmi_hash_bytes(in->weights->digest.bytes, sizeof in->weights->digest.bytes)};
+    return cmi_hash_bytes(common, sizeof common);
+}
+
+static cmi_status open_source(cmi_instance *in, const cmi_instance_options *opt,
+                              const cmi_weights_options *weights, cmi_error *err)
+{
+    cmi_expert_source **source = &in->rank->source;
+    return opt->random_config != NULL
+               ? cmi_expert_source_random(source, &in->config, opt->random_seed, weights, err)
+               : cmi_expert_source_open(source, &in->config, opt->model_dir, weights, err);
+}
+
+static cmi_status open_ep(cmi_instance *in, const cmi_instance_options *opt, cmi_error *err)
+{
+    cmi_instance_rank *r = in->rank;
+    cmi_ep_rank_options ep;
+    cmi_ep_rank_options_default(&ep);
+    ep.name = opt->rank->name;
+    ep.fabric = opt->rank->fabric;
+    ep.membership = opt->rank->membership;
+    ep.min_ranks = CMI_MAX(opt->rank->min_ranks, 1u);
+    ep.team = in->team;
+    ep.shape = shape_of(in, opt);
+    ep.n_layers = r->n_layers;
+    ep.n_experts = r->n_experts;
+    ep.rank_of = r->rank_of;
+    ep.model = hash_model(in, opt);
+    return cmi_ep_rank_create(&r->ep, &ep, err);
+}
+
+static void make_tables(cmi_instance *in, const cmi_instance_options *opt)
+{
+    cmi_instance_rank *r = in->rank;
+    const cmi_expert_layout layout = expert_layout(in, opt);
+    r->fabric = opt->rank->fabric;
+    r->n_places = layout.n_ranks;
+    r->place = cmi_membership_self(opt->rank->membership);
+    r->n_layers = in->config.num_hidden_layers + 1;
+    r->n_experts = layout.n_experts;
+    r->placement_memory = cmi_alloc(1, cmi_expert_placement_bytes(&layout));
+    cmi_status st = cmi_expert_placement_init(&r->placement, r->placement_memory, &layout);
+    assert(st == CMI_OK); /* planned before */
+    r->adopters = cmi_alloc(r->n_experts, sizeof *r->adopters);
+    memset(r->adopters, 0xFF, r->n_experts * sizeof *r->adopters);
+    r->rank_of = cmi_alloc((size_t)r->n_layers * r->n_experts, sizeof *r->rank_of);
+    r->work = cmi_alloc(r->n_places, sizeof *r->work);
+    r->slabs = cmi_alloc((size_t)r->n_layers * r->n_experts, sizeof *r->slabs);
+    r->stats = (cmi_instance_rank_stats){.place = r->place, .n_places = r->n_places};
+}
+
+cmi_status cmi_instance_rank_open(cmi_instance *in, const cmi_instance_options *opt,
+                                  const cmi_weights_options *weights, cmi_error *err)
+{
+    in->rank = cmi_alloc(1, sizeof *in->rank);
+    make_tables(in, opt);
+    in->rank->slab_bytes = cmi_expert_slab_bytes(&in->config, weights);
+    cmi_status st = open_source(in, opt, weights, err);
+    st = st == CMI_OK ? read_own(in, weights, err) : st;
+    return st == CMI_OK ? open_ep(in, opt, err) : st;
+}
+
+void cmi_instance_rank_close(cmi_instance *in)
+{
+    cmi_instance_rank *r = in->rank;
+    if (r == NULL) {
+        return;
+    }
+    cmi_ep_rank_destroy(r->ep);
+    for (size_t i = 0; r->slabs != NULL && i < (size_t)r->n_layers * r->n_experts; i++) {
+        if (r->slabs[i] != NULL && is_adopted(r, r->slabs[i])) {
+            cmi_host_memory_unmap(r->slabs[i], r->slab_bytes);
+        }
+    }
+    cmi_host_memory_unmap(r->block, r->block_bytes);
+    cmi_expert_source_close(r->source);
+    cmi_free(r->slabs);
+    cmi_free(r->work);
+    cmi_free(r->rank_of);
+    cmi_free(r->adopters);
+    cmi_free(r->placement_memory);
+    cmi_free(r);
+    in->rank = NULL;
+}
+
+cmi_exchange *cmi_instance_rank_exchange(cmi_instance_rank *rank)
+{
+    return cmi_ep_rank_exchange(rank->ep, 0);
+}
+
+/* ---- views ---- */
+
+static void note_view(cmi_instance_rank *r)
+{
+    cmi_gang_counters counters;
+    cmi_ep_rank_get_counters(r->ep, &counters);
+    r->stats.n_living = cmi_ep_rank_n_living(r->ep);
+    r->stats.n_views = counters.n_views;
+    if (r->lost_ns != 0) {
+        r->stats.last_rejoin_ns = cmi_fabric_now_ns(r->fabric) - r->lost_ns;
+        cmi_log(CMI_LOG_INFO, "rank %u goes on with %u of %u after %.1f ms, %llu adopted experts",
+                r->place, r->stats.n_living, r->n_places, (double)r->stats.last_rejoin_ns / 1e6,
+                (unsigned long long)r->stats.n_adopted);
+    }
+    r->lost_ns = 0;
+}
+
+static cmi_status enter_view(cmi_instance *in, cmi_error *err)
+{
+    cmi_status st = bring_experts(in, err);
+    st = st == CMI_OK ? cmi_ep_rank_enter(in->rank->ep, err) : st;
+    if (st == CMI_OK) {
+        note_view(in->rank);
+    }
+    return st;
+}
+
+static bool is_for_good(cmi_status st)
+{
+    return st == CMI_ERR_UNSUPPORTED || st == CMI_ERR_NO_MEMORY || st == CMI_ERR_IO ||
+           st == CMI_ERR_BAD_DATA;
+}
+
+cmi_status cmi_instance_join(cmi_instance *in, uint64_t patience_ns, cmi_error *err)
+{
+    cmi_instance_rank *r = in->rank;
+    const uint64_t begin_ns = cmi_fabric_now_ns(r->fabric);
+    const uint64_t until_ns = cmi_fabric_after_ns(r->fabric, patience_ns);
+    for (;;) {
+        const cmi_ep_rank_state state = cmi_ep_rank_poll(r->ep);
+        cmi_status st = CMI_ERR_PEER;
+        if (state == CMI_EP_RANK_READY) {
+            return CMI_OK;
+        }
+        if (state == CMI_EP_RANK_SUPERSEDED) {
+            return cmi_error_set(err, CMI_ERR_CLOSED, "another process has the place of rank %u",
+                                 r->place);
+        }
+        r->lost_ns = r->lost_ns == 0 && r->stats.n_views > 0 ? begin_ns : r->lost_ns;
+        if (state == CMI_EP_RANK_NEW_VIEW) {
+            st = enter_view(in, err);
+        }
+        if (is_for_good(st)) {
+            return st;
+        }
+        if (st != CMI_OK) {
+            if (cmi_fabric_now_ns(r->fabric) >= until_ns) {
+                return cmi_error_set(err, CMI_ERR_TIMEOUT,
+                                     "rank %u of %u has waited %.0f s for others", r->place,
+                                     r->n_places, (double)patience_ns / 1e9);
+            }
+            cmi_ep_rank_sleep(r->ep, CMI_MIN(until_ns, cmi_fabric_after_ns(r->fabric, 10 * MS)));
+        }
+    }
+}
+
+/* ---- passes ---- */
+
+cmi_status cmi_instance_call(cmi_instance *in, cmi_pass pass)
+{
+    return cmi_ep_rank_call(in->rank->ep, pass);
+}
+
+cmi_status cmi_instance_follow_mtp(cmi_instance *in, uint32_t n_passes)
+{
+    const cmi_batch nothing = {.mtp_hidden = in->mtp_hidden};
+    cmi_status st = CMI_OK;
+    for (uint32_t i = 0; st == CMI_OK && i < n_passes && in->mtp_hidden != NULL; i++) {
+        st = cmi_forward_run(in->forward, &nothing);
+    }
+    return st;
+}
+
+cmi_status cmi_instance_follow(cmi_instance *in, bool *followed_out)
+{
+    uint32_t pass;
+    *followed_out = false;
+    if (cmi_ep_rank_poll(in->rank->ep) != CMI_EP_RANK_READY) {
+        return CMI_ERR_PEER;
+    }
+    if (!cmi_ep_rank_is_called(in->rank->ep, &pass)) {
+        return CMI_OK;
+    }
+    *followed_out = true;
+    if (pass == CMI_PASS_MTP) {
+        return cmi_instance_follow_mtp(in, 1);
+    }
+    const cmi_batch nothing = {0};
+    cmi_status st = cmi_forward_run(in->forward, &nothing);
+    return st == CMI_OK ? cmi_instance_follow_mtp(in, cmi_forward_heard(in->forward)) : st;
+}
+
+void cmi_instance_rank_sleep(cmi_instance *in, uint64_t max_ns)
+{
+    cmi_ep_rank_sleep(in->rank->ep, cmi_fabric_after_ns(in->rank->fabric, max_ns));
+}
+
+void cmi_instance_rank_wake(cmi_instance *in)
+{
+    cmi_ep_rank_wake(in->rank->ep);
+}
+
+cmi_status cmi_instance_serve_passes(cmi_instance *in, uint64_t patience_ns,
+                                     const _Atomic bool *stop, cmi_error *err)
+{
+    while (!*stop) {
+        bool followed;
+        cmi_status st = cmi_instance_follow(in, &followed);
+        if (st != CMI_OK) {
+            st = cmi_instance_join(in, patience_ns, err);
+        } else if (!followed) {
+            cmi_instance_rank_sleep(in, 1000 * MS);
+        }
+        if (st != CMI_OK) {
+            return st;
+        }
+    }
+    return CMI_OK;
+}
+
+void cmi_instance_rank_get_stats(const cmi_instance *in, cmi_instance_rank_stats *stats_out)
+{
+    *stats_out = in->rank->stats;
+}

@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""`cminfer score --ep N` prints the bytes of one process: any number of ranks, redundant experts,
+weights and KV of every type, drafts, chunks; and when ranks are killed meanwhile.
+
+  ep_score.py CMINFER MODEL_DIR [--full]
+
+Of all combinations a part in which every pair of values meets, or with --full all.
+"""
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+
+KINDS = (("--dtype", "bf16"), ("--dtype", "f32"), ("-q", "w8a8-int8"),
+         ("-q", "w8a8-int8", "--kv-cache-dtype", "int8"))
+AXES = {
+    "ranks": (1, 2, 3, 4, 8, 16),
+    "redundant": (0, 5, 16),
+    "kind": tuple(range(len(KINDS))),
+    "chunk": (7, 64, 512),
+    "threads": (1, 4),
+}
+TEXT = "ROMEO: But soft! What light through yonder window breaks? 12 + 30 = "
+
+
+def command(cminfer, model, case, generate):
+    return [cminfer, "score", model, "--text", TEXT * 2, "--top", "5", "--drafts",
+            "--generate", str(generate), *KINDS[case["kind"]],
+            "--ep", str(case["ranks"]), "--ep-num-redundant-experts", str(case["redundant"]),
+            "-b", str(case["chunk"]), "--threads", str(case["threads"])]
+
+
+def is_valid(case):
+    return case["ranks"] > 1 or case["redundant"] == 0
+
+
+def pairs_of(case):
+    return set(itertools.combinations(sorted(case.items()), 2))
+
+
+def pairwise(cases, seed):
+    """Cases in which every pair of values that can meet does: the best of some, again and again."""
+    left = set().union(*map(pairs_of, cases))
+    chosen = []
+    while left:
+        some = random.Random(seed + len(chosen)).sample(cases, min(len(cases), 60))
+        best = max(some, key=lambda case: len(pairs_of(case) & left))
+        if pairs_of(best) & left:
+            chosen.append(best)
+            left -= pairs_of(best)
+        else:
+            seed += 1
+    return chosen
+
+
+def run(args):
+    done = subprocess.run(args, capture_output=True, timeout=1200)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(args)}\nexit status {done.returncode}: {done.stderr.decode()[-2000:]}")
+    return done.stdout
+
+
+def children_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        return [int(child) for child in file.read().split()]
+
+
+def check_killed(cminfer, model, want, case, seed):
+    """One rank after the other but the first is killed while tokens come."""
+    rng = random.Random(seed)
+    args = ["stdbuf", "-oL", *command(cminfer, model, case, 40)]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=log)
+        killed, got = 0, b""
+        at = sorted(rng.sample(range(60, 95), case["ranks"] - 1))
+        for i, line in enumerate(process.stdout):
+            got += line
+            if killed < len(at) and i == at[killed]:
+                os.kill(rng.choice(children_of(process.pid)), signal.SIGKILL)
+                killed += 1
+        status = process.wait()
+        log.seek(0)
+        if got != want or status != 0 or killed != case["ranks"] - 1:
+            sys.exit(f"seed {seed}: {killed} ranks were killed, status {status}, "
+                     f"{len(got)} bytes of {len(want)}: {log.read().decode()[-3000:]}")
+
+
+def main():
+    cminfer, model = sys.argv[1:3]
+    cases = [dict(zip(AXES, values)) for values in itertools.product(*AXES.values())]
+    cases = [case for case in cases if is_valid(case)]
+    if "--full" not in sys.argv:
+        cases = pairwise(cases, 1)
+    if "CMI_FEW" in os.environ:
+        cases = cases[::6]
+    want = {}
+    for kind in range(len(KINDS)):
+        alone = {"ranks": 1, "redundant": 0, "kind": kind, "chunk": 2048, "threads": 2}
+        want[kind] = run(command(cminfer, model, alone, 6))
+    for case in cases:
+        if run(command(cminfer, model, case, 6)) != want[case["kind"]]:
+            sys.exit(f"other bytes with {case}")
+    seeds = range(2 if "CMI_FEW" in os.environ else 6)
+    alone = {"ranks": 1, "redundant": 0, "kind": 2, "chunk": 2048, "threads": 2}
+    long = run(command(cminfer, model, alone, 40))
+    for seed in seeds:
+        case = {"ranks": 2 + seed % 3, "redundant": 4 * (seed % 2), "kind": 2, "chunk": 64,
+                "threads": 2}
+        check_killed(cminfer, model, long, case, seed)
+    print(f"{len(cases)} ways to run ranks, {len(seeds)} times ranks killed: the same bytes")
+
+
+main()
