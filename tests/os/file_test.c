@@ -1,5 +1,6 @@
 #include "tests/test.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -71,7 +72,10 @@ static void fetching_says_what_cannot_be_read(void **state)
     assert_int_equal(cmi_file_map_fetch(&map, 5, 0, &err), CMI_OK);
     assert_int_equal(ftruncate(fd, N_BYTES / 2), 0);
     assert_int_equal(cmi_file_map_fetch(&map, 0, N_BYTES / 2, &err), CMI_OK);
-    const bool is_new = madvise((void *)(uintptr_t)map.data, N_BYTES / 2, 22) == 0;
+    /* Linux 5.14, but no emulator */
+    const bool is_new =
+        madvise((void *)(uintptr_t)(map.data + N_BYTES / 2), N_BYTES / 2, 22) != 0 &&
+        errno == EFAULT;
     assert_int_equal(cmi_file_map_fetch(&map, 1, N_BYTES - 1, &err), is_new ? CMI_ERR_IO : CMI_OK);
     assert_true(!is_new || strstr(err.text, "bytes 1 to 1048575 cannot be read") != NULL);
     cmi_file_map_close(&map);
