@@ -106,6 +106,12 @@ static void free_tables(cmi_engine *engine)
         cmi_free(engine->seats[i].hidden);
         cmi_free(engine->seats[i].ahead);
     }
+    for (uint32_t i = 0; i < engine->n_slots; i++) { /* of an engine that was lost */
+        cmi_free(engine->slots[i].request);
+        cmi_free(engine->slots[i].output);
+        cmi_free(engine->slots[i].keys);
+        cmi_output_grammar_close(engine->slots[i].grammar, engine->grammars);
+    }
     cmi_grammar_cache_destroy(engine->grammars);
     cmi_free(engine->draft_masks);
     cmi_free(engine->samplers);
@@ -246,7 +252,11 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
     engine->instance = instance;
     engine->next_expiry_ns = UINT64_MAX;
     engine->door_limit_ns = CMI_ADMISSION_NO_LIMIT;
-    engine->probe_ns = opt->probe_ms * UINT64_C(1000000);
+    /* Made-up steps of ranks would have to be the same ones: they learn from requests. */
+    engine->probe_ns = instance->rank == NULL ? opt->probe_ms * UINT64_C(1000000) : 0;
+    engine->join_ns = opt->join_ns > 0 ? opt->join_ns : 600 * UINT64_C(1000000000);
+    engine->lost = opt->lost;
+    engine->lost_arg = opt->lost_arg;
     engine->drafts_by_cost = opt->drafts_by_cost;
     engine->layer_pays = true;
     engine->max_drafts = CMI_MIN(opt->max_drafts, instance->max_drafts);
@@ -301,6 +311,14 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
         pthread_cond_wait(&engine->up, &engine->lock);
     }
     pthread_mutex_unlock(&engine->lock);
+    if (engine->up_st != CMI_OK) {
+        st = engine->up_st;
+        if (err != NULL) {
+            *err = engine->up_err;
+        }
+        cmi_engine_stop(engine);
+        return st;
+    }
     *engine_out = engine;
     return CMI_OK;
 }
@@ -312,7 +330,7 @@ void cmi_engine_stop(cmi_engine *engine)
     }
     pthread_mutex_lock(&engine->lock);
     engine->stopping = true;
-    pthread_cond_signal(&engine->work);
+    cmi_engine_wake(engine);
     pthread_cond_signal(&engine->seat_event_room);
     pthread_mutex_unlock(&engine->lock);
     cmi_event_ring_close(&engine->ring);
@@ -529,7 +547,7 @@ static cmi_status hand_over(cmi_engine *engine, uint32_t idx, cmi_engine_slot *s
         engine->slots[idx] = *slot;
         engine->inbox[engine->n_inbox++] = idx;
         engine->n_inbox_tokens += n_tokens;
-        pthread_cond_signal(&engine->work);
+        cmi_engine_wake(engine);
     }
     pthread_mutex_unlock(&engine->lock);
     if (!stopping) {
@@ -608,7 +626,7 @@ void cmi_engine_cancel(cmi_engine *engine, uint64_t request_id)
             !slot->is_cancelled) {
             slot->is_cancelled = true;
             engine->n_cancelled++;
-            pthread_cond_signal(&engine->work);
+            cmi_engine_wake(engine);
         }
     }
     pthread_mutex_unlock(&engine->lock);
@@ -618,7 +636,7 @@ void cmi_engine_flush_prefix_cache(cmi_engine *engine)
 {
     pthread_mutex_lock(&engine->lock);
     engine->flush_asked = true;
-    pthread_cond_signal(&engine->work);
+    cmi_engine_wake(engine);
     pthread_mutex_unlock(&engine->lock);
     if (engine->flush_others != NULL) {
         engine->flush_others(engine->add_stats_arg);

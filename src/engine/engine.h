@@ -91,6 +91,12 @@ typedef struct cmi_engine_options {
     void *add_stats_arg;
     /* Flushes their prefix caches too, with the same argument; may be NULL. */
     void (*flush_others)(void *add_stats_arg);
+    /* Of an instance that is a rank of several: how long it waits for the others before it gives
+     * up, 0: 10 minutes; and what is then called, on the engine's thread. Nothing is computed after
+     * that: it is to be stopped, and its requests end without an event. */
+    uint64_t join_ns;
+    void (*lost)(void *arg);
+    void *lost_arg;
     /* The bytes of the model's tokens, whose end tokens are the model's, for requests with a
      * grammar; it outlives the engine. NULL: they are refused. */
     const struct cmi_vocab *vocab;

@@ -14,7 +14,7 @@ void cmi_engine_received(cmi_engine *engine, uint32_t seat, cmi_status st)
     pthread_mutex_lock(&engine->lock);
     assert(engine->n_seat_ends < engine->instance->max_num_seqs);
     engine->seat_ends[engine->n_seat_ends++] = (cmi_seat_end){.seat = seat, .status = st};
-    pthread_cond_signal(&engine->work);
+    cmi_engine_wake(engine);
     pthread_mutex_unlock(&engine->lock);
 }
 
@@ -27,7 +27,7 @@ void cmi_engine_take_prompt_event(cmi_engine *engine, uint32_t seat, const cmi_e
     if (!engine->stopping) {
         engine->seat_events[engine->n_seat_events++] =
             (cmi_seat_event){.seat = seat, .event = *event};
-        pthread_cond_signal(&engine->work);
+        cmi_engine_wake(engine);
     }
     pthread_mutex_unlock(&engine->lock);
 }

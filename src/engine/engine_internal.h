@@ -98,6 +98,9 @@ struct cmi_engine {
     void (*add_stats)(void *arg, cmi_engine_stats *stats); /* may be NULL */
     void *add_stats_arg;
     void (*flush_others)(void *add_stats_arg); /* may be NULL */
+    uint64_t join_ns;
+    void (*lost)(void *arg); /* may be NULL */
+    void *lost_arg;
     cmi_event_ring ring;
     pthread_t thread;
     uint32_t n_slots;
@@ -131,6 +134,7 @@ struct cmi_engine {
     cmi_engine_stats counts;           /* as of the last step */
     uint64_t probe_ns;                 /* to spend on made-up steps first */
     uint64_t next_expiry_ns;           /* no request's time is up before */
+    uint32_t n_mtp_agreed;             /* passes of the MTP layer behind the step, by all ranks */
     /* drafts */
     uint32_t max_drafts;
     cmi_batch_span *mtp_spans; /* [max_num_seqs] */
@@ -172,7 +176,10 @@ struct cmi_engine {
     uint32_t n_seat_events;
     pthread_cond_t seat_event_room;
     bool stopping;
-    bool is_up; /* the thread has done what comes before requests */
+    bool is_lost;     /* nothing can be computed any more */
+    bool is_up;       /* the thread has done what comes before requests */
+    cmi_status up_st; /* or why it could not */
+    cmi_error up_err;
     pthread_cond_t up;
     cmi_engine_stats stats;
 };
@@ -210,6 +217,21 @@ void cmi_engine_take_back_all(cmi_engine *engine);
 /* With a sender: what a step makes final, before it runs and after. */
 void cmi_engine_step_sends(cmi_engine *engine, const cmi_scheduler_plan *plan);
 void cmi_engine_step_sent(cmi_engine *engine, const cmi_scheduler_plan *plan);
+
+/* ---- engine_rank.c: instances that are one rank of several; of others only the first ---- */
+
+/* The step's pass of the main model. False: nothing can be computed any more. */
+CMI_NODISCARD bool cmi_engine_run_main(cmi_engine *engine, cmi_batch *batch);
+
+/* Before the first step: finds the other ranks. */
+CMI_NODISCARD cmi_status cmi_engine_rank_begin(cmi_engine *engine, cmi_error *err);
+
+/* Follows a pass of others, or sleeps until something happens, at most until then. Without the
+ * lock. */
+void cmi_engine_rank_wait(cmi_engine *engine, uint64_t until_ns);
+
+/* Ends a wait for work, or the next one. With the lock, any thread. */
+void cmi_engine_wake(cmi_engine *engine);
 
 /* engine_probe.c: runs made-up steps for about budget_ns, and until durations are known. Before the
  * first plan, on the engine's thread. */

@@ -237,7 +237,13 @@ static uint32_t expire(cmi_engine *engine, uint64_t now_ns, uint32_t n_ended)
 static void wait_for_work(cmi_engine *engine)
 {
     const uint64_t second_ns = 1000000000, at_ns = engine->next_expiry_ns;
-    if (at_ns == UINT64_MAX) {
+    if (engine->instance->rank != NULL && !engine->is_lost) {
+        pthread_mutex_unlock(&engine->lock);
+        cmi_engine_rank_wait(engine, at_ns);
+        pthread_mutex_lock(&engine->lock);
+        return;
+    }
+    if (at_ns == UINT64_MAX || engine->is_lost) {
         pthread_cond_wait(&engine->work, &engine->lock);
         return;
     }
@@ -253,9 +259,11 @@ static uint32_t take_work(cmi_engine *engine, bool *run_out)
     uint32_t n_ended = 0, n_arrived, n_seat_ends, n_seat_events;
     pthread_mutex_lock(&engine->lock);
     publish_stats(engine);
-    while (engine->n_inbox == 0 && engine->n_cancelled == 0 && !engine->stopping &&
-           engine->n_seat_ends == 0 && engine->n_seat_events == 0 && engine->is_idle &&
-           !engine->flush_asked && cmi_clock_monotonic_ns() < engine->next_expiry_ns) {
+    while (!engine->stopping &&
+           (engine->is_lost ||
+            (engine->n_inbox == 0 && engine->n_cancelled == 0 && engine->n_seat_ends == 0 &&
+             engine->n_seat_events == 0 && engine->is_idle && !engine->flush_asked &&
+             cmi_clock_monotonic_ns() < engine->next_expiry_ns))) {
         wait_for_work(engine);
     }
     *run_out = !engine->stopping;
@@ -303,7 +311,8 @@ static void write_tokens(const cmi_engine_slot *slot, const cmi_scheduler_span *
     memcpy(to + n_known, slot->drafts, span->n_drafts * sizeof *to);
 }
 
-static void run_batch(cmi_engine *engine, const cmi_scheduler_plan *plan)
+/* False: nothing can be computed any more. */
+static bool run_batch(cmi_engine *engine, const cmi_scheduler_plan *plan)
 {
     uint32_t row_idx = 0;
     for (uint32_t i = 0; i < plan->n_spans; i++) {
@@ -325,7 +334,7 @@ static void run_batch(cmi_engine *engine, const cmi_scheduler_plan *plan)
         cmi_engine_step_sends(engine, plan);
         batch.n_layers_done = cmi_kv_sender_layers_done(engine->sender);
     }
-    cmi_forward_run(engine->instance->forward, &batch);
+    return cmi_engine_run_main(engine, &batch);
 }
 
 /* Tokens from the spans that have some. Returns the requests that end with them. */
@@ -424,7 +433,9 @@ static void step(cmi_engine *engine)
     if (plan.n_spans == 0) {
         return;
     }
-    run_batch(engine, &plan);
+    if (!run_batch(engine, &plan)) {
+        return;
+    }
     count(engine, &plan);
     uint32_t n_ended = sample(engine, &plan);
     if (engine->max_drafts > 0) {
@@ -443,16 +454,24 @@ void *cmi_engine_main(void *arg)
     cmi_engine *engine = arg;
     bool run = true;
     cmi_team_own(engine->instance->team);
-    if (engine->probe_ns > 0) {
+    cmi_error err = {0};
+    cmi_status st = cmi_engine_rank_begin(engine, &err);
+    if (st == CMI_OK && engine->probe_ns > 0) {
         cmi_engine_probe(engine, engine->probe_ns);
     }
     pthread_mutex_lock(&engine->lock);
     publish_stats(engine);
     engine->is_up = true;
+    engine->up_st = st;
+    engine->up_err = err;
     pthread_cond_signal(&engine->up);
     pthread_mutex_unlock(&engine->lock);
-    while (run) {
-        end_requests(engine, take_work(engine, &run));
+    while (run && st == CMI_OK) {
+        const uint32_t n_ended = take_work(engine, &run);
+        if (engine->is_lost) {
+            break; /* in the middle of a step */
+        }
+        end_requests(engine, n_ended);
         if (run) {
             step(engine);
         }

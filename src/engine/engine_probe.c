@@ -5,6 +5,7 @@
  * page is written before it is read. Sequences share the pages of their contexts and have the one
  * that they write to for themselves. Tokens are drawn, since equal ones would go to equal experts.
  * What sampling costs is learned later. */
+#include <assert.h>
 #include <string.h>
 
 #include "base/rng.h"
@@ -81,7 +82,8 @@ static void run_mtp(cmi_engine *engine, cmi_batch *batch, cmi_step_shape *shape)
     memcpy(in->mtp_hidden, cmi_forward_hidden(in->forward),
            batch->n_rows * width * sizeof *in->mtp_hidden);
     batch->mtp_hidden = in->mtp_hidden;
-    cmi_forward_run(in->forward, batch);
+    cmi_status st = cmi_forward_run(in->forward, batch);
+    assert(st == CMI_OK); /* no rank probes */
     memcpy(engine->hidden, cmi_forward_hidden(in->forward),
            n_head * width * sizeof *engine->hidden);
     cmi_forward_logits(in->forward, engine->hidden, n_head, in->logits);
@@ -105,7 +107,8 @@ static cmi_step_shape run_probe(cmi_engine *engine, const probe *p)
         add_span(engine, &batch, p->n_prefill, p, &next_page);
         cmi_step_shape_add_prefill(&shape, p->context, p->n_prefill, false);
     }
-    cmi_forward_run(in->forward, &batch);
+    cmi_status st = cmi_forward_run(in->forward, &batch);
+    assert(st == CMI_OK);
     shape.n_head_rows = CMI_MIN(CMI_MAX(p->n_decode, 1u), (uint32_t)CMI_FORWARD_MAX_HEAD_ROWS);
     memcpy(engine->hidden, cmi_forward_hidden(in->forward),
            shape.n_head_rows * (size_t)in->config.hidden_size * sizeof *engine->hidden);

@@ -169,16 +169,20 @@ static void add_prefill(mtp_pass *pass, const cmi_scheduler_plan *plan)
     }
 }
 
-static void run_pass(mtp_pass *pass)
+/* False: a rank was lost. */
+static bool run_pass(mtp_pass *pass)
 {
     cmi_engine *engine = pass->engine;
     pass->batch.token_ids = engine->token_ids;
     pass->batch.spans = engine->mtp_spans;
     pass->batch.mtp_hidden = engine->instance->mtp_hidden;
-    cmi_forward_run(engine->instance->forward, &pass->batch);
+    if (cmi_forward_run(engine->instance->forward, &pass->batch) != CMI_OK) {
+        return false;
+    }
     engine->n_mtp_passes++;
     engine->n_mtp_rows += pass->batch.n_rows;
     engine->n_mtp_head_rows += pass->n_drafted;
+    return true;
 }
 
 /* ---- drafts ------------------------------------------------------------------------------------
@@ -246,6 +250,17 @@ static void extend_drafts(mtp_pass *pass)
     }
 }
 
+/* The layer's KV of this step is not complete: no sequence of it goes on with drafts. Blocks that
+ * the step fills may be without it for others, which makes their drafts worse, not their answers.
+ */
+static void stop_drafting(cmi_engine *engine, const cmi_scheduler_plan *plan)
+{
+    for (uint32_t i = 0; i < plan->n_spans; i++) {
+        engine->slots[plan->spans[i].slot].is_drafting = false;
+        engine->slots[plan->spans[i].slot].n_drafts = 0;
+    }
+}
+
 void cmi_engine_speculate(cmi_engine *engine, const cmi_scheduler_plan *plan)
 {
     mtp_pass pass = {.engine = engine};
@@ -253,8 +268,14 @@ void cmi_engine_speculate(cmi_engine *engine, const cmi_scheduler_plan *plan)
     cmi_engine_decide_drafts(engine, plan);
     add_decode(&pass, plan);
     add_prefill(&pass, plan);
-    for (uint32_t k = 0; k < engine->max_drafts && pass.batch.n_rows > 0; k++) {
-        run_pass(&pass);
+    const bool is_rank = engine->instance->rank != NULL;
+    for (uint32_t k = 0;
+         is_rank ? k < engine->n_mtp_agreed : k < engine->max_drafts && pass.batch.n_rows > 0;
+         k++) {
+        if (!run_pass(&pass)) {
+            stop_drafting(engine, plan);
+            return;
+        }
         draft_rows(&pass);
         if (k + 1 < engine->max_drafts) {
             extend_drafts(&pass);

@@ -1,5 +1,6 @@
 /* One request, one answer: tokens and logprobs of many requests are the same bits whether they run
  * alone or together, in which order they come, and whether they are preempted on the way. */
+#include "tests/engine/mixed_requests.h"
 #include "tests/test.h"
 
 #include <poll.h>
@@ -13,16 +14,7 @@
 #include "engine/instance.h"
 #include "fabric/fault.h"
 
-enum { N_REQUESTS = 40, MAX_PROMPT = 210, MAX_OUTPUT = 40, DEADLINE_MS = 120000 };
-
-typedef struct answer {
-    uint32_t tokens[MAX_OUTPUT];
-    float logprobs[MAX_OUTPUT];
-    uint32_t top_ids[MAX_OUTPUT];
-    float prompt_logprob_sum;
-    uint32_t n_tokens, n_prompt_tokens, finish_reason;
-    uint32_t n_ends;
-} answer;
+enum { N_REQUESTS = 40 };
 
 typedef struct run_options {
     uint32_t n_threads, max_num_seqs, chunk, max_prefill_rows;
@@ -37,82 +29,6 @@ typedef struct run_options {
 } run_options;
 
 static const cmi_fault_options *faults; /* of prefill instances; NULL: none */
-
-static uint32_t draw(uint64_t request, uint64_t what, uint32_t n)
-{
-    return (uint32_t)(cmi_philox_uniform(request, what, 7) * (float)n) % n;
-}
-
-static cmi_request *make_request(uint32_t i, uint32_t vocab_size)
-{
-    uint32_t prompt[MAX_PROMPT], n_prompt = 1 + draw(i, 0, MAX_PROMPT);
-    for (uint32_t k = 0; k < n_prompt; k++) {
-        prompt[k] = draw(i % 5, 100 + k, vocab_size); /* some share their beginning */
-    }
-    cmi_request head = cmi_request_defaults();
-    head.request_id = i;
-    head.seed = i * 11;
-    head.max_tokens = 1 + draw(i, 1, MAX_OUTPUT);
-    head.temperature = (float)draw(i, 2, 4) * 0.5f;
-    head.top_k = draw(i, 3, 3) * 20;
-    head.top_p = draw(i, 4, 2) == 0 ? 1.0f : 0.9f;
-    head.repetition_penalty = draw(i, 5, 3) == 0 ? 1.3f : 1.0f;
-    head.frequency_penalty = draw(i, 6, 3) == 0 ? 0.5f : 0.0f;
-    head.flags = CMI_REQUEST_LOGPROBS | (draw(i, 7, 2) == 0 ? CMI_REQUEST_IGNORE_EOS : 0) |
-                 (draw(i, 8, 4) == 0 ? CMI_REQUEST_PROMPT_LOGPROBS : 0);
-    head.n_top_logprobs = 2;
-    return cmi_request_create(&head, prompt, n_prompt, NULL, 0, NULL, 0);
-}
-
-static void take(answer *answers, const cmi_event *event)
-{
-    answer *a = &answers[event->request_id];
-    assert_int_equal(a->n_ends, 0); /* nothing follows the end */
-    switch (event->type) {
-    case CMI_EVENT_PROMPT_TOKEN:
-        a->prompt_logprob_sum += event->index == 0 ? 0 : event->logprob;
-        break;
-    case CMI_EVENT_TOKEN:
-        assert_int_equal(event->index, a->n_tokens);
-        a->tokens[a->n_tokens] = event->token_id;
-        a->top_ids[a->n_tokens] = event->top[1].token_id;
-        a->logprobs[a->n_tokens++] = event->logprob;
-        break;
-    default:
-        a->n_ends++;
-        a->finish_reason = event->finish_reason;
-        a->n_prompt_tokens = event->n_prompt_tokens;
-        assert_int_equal(event->n_output_tokens, a->n_tokens);
-    }
-}
-
-static void collect(cmi_engine *engine, answer *answers, uint32_t n)
-{
-    uint32_t n_ended = 0;
-    while (n_ended < n) {
-        cmi_event event;
-        if (cmi_engine_poll(engine, &event, 1) == 1) {
-            take(answers, &event);
-            n_ended += event.type == CMI_EVENT_FINISHED ? 1 : 0;
-            continue;
-        }
-        struct pollfd readable = {.fd = cmi_engine_event_fd(engine), .events = POLLIN};
-        assert_int_equal(poll(&readable, 1, DEADLINE_MS), 1);
-        uint64_t count;
-        assert_int_equal(read(readable.fd, &count, sizeof count), sizeof count);
-    }
-}
-
-static void submit_all(cmi_engine *engine, uint32_t vocab_size, bool backwards)
-{
-    uint32_t n = N_REQUESTS;
-    cmi_error err = {0};
-    for (uint32_t k = 0; k < n; k++) {
-        cmi_request *request = make_request(backwards ? n - 1 - k : k, vocab_size);
-        assert_int_equal(cmi_engine_submit(engine, request, &err), CMI_OK);
-        cmi_free(request);
-    }
-}
 
 static void expect_same(const answer *want, const answer *got, const char *when)
 {
@@ -189,11 +105,11 @@ static answer *run(const run_options *opt)
     house h = open_house(options, &engine_options, opt->n_prefills, 0);
     const uint32_t vocab_size = h.in->config.vocab_size;
     answer *answers = cmi_alloc(N_REQUESTS, sizeof *answers);
-    submit_all(h.engine, vocab_size, opt->backwards);
+    submit_all(h.engine, N_REQUESTS, vocab_size, opt->backwards);
     collect(h.engine, answers, N_REQUESTS);
     if (!opt->no_prefix_cache) { /* once more, on what is cached now */
         answer *again = cmi_alloc(N_REQUESTS, sizeof *again);
-        submit_all(h.engine, vocab_size, !opt->backwards);
+        submit_all(h.engine, N_REQUESTS, vocab_size, !opt->backwards);
         collect(h.engine, again, N_REQUESTS);
         expect_same(answers, again, "the second time");
         cmi_free(again);
@@ -339,9 +255,9 @@ static void a_dead_prefill_instance_is_not_missed(void **state)
     (void)state;
     house whole = open_small(0, 0), apart = open_small(2, 0);
     answer *want = cmi_alloc(N_REQUESTS, sizeof *want), *got = cmi_alloc(N_REQUESTS, sizeof *got);
-    submit_all(whole.engine, whole.in->config.vocab_size, false);
+    submit_all(whole.engine, N_REQUESTS, whole.in->config.vocab_size, false);
     collect(whole.engine, want, N_REQUESTS);
-    submit_all(apart.engine, apart.in->config.vocab_size, false);
+    submit_all(apart.engine, N_REQUESTS, apart.in->config.vocab_size, false);
     collect(apart.engine, got, 5);
     cmi_disaggregation_stop_prefill(apart.apart, 0);
     collect(apart.engine, got, N_REQUESTS - 5);
@@ -411,7 +327,7 @@ static void without_prefill_instances_requests_end_with_an_error(void **state)
     house h = open_small(1, 50000000);
     cmi_disaggregation_stop_prefill(h.apart, 0);
     answer *answers = cmi_alloc(N_REQUESTS, sizeof *answers);
-    submit_all(h.engine, h.in->config.vocab_size, false);
+    submit_all(h.engine, N_REQUESTS, h.in->config.vocab_size, false);
     collect(h.engine, answers, N_REQUESTS);
     for (uint32_t i = 0; i < N_REQUESTS; i++) {
         assert_int_equal(answers[i].finish_reason, CMI_FINISH_ERROR);
