@@ -249,6 +249,7 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
                             const cmi_engine_options *opt, cmi_error *err)
 {
     cmi_engine *engine = cmi_alloc(1, sizeof *engine);
+    engine->base.calls = &cmi_own_engine_calls;
     engine->instance = instance;
     engine->next_expiry_ns = UINT64_MAX;
     engine->door_limit_ns = CMI_ADMISSION_NO_LIMIT;
@@ -323,11 +324,8 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
     return CMI_OK;
 }
 
-void cmi_engine_stop(cmi_engine *engine)
+static void stop(cmi_engine *engine)
 {
-    if (engine == NULL) {
-        return;
-    }
     pthread_mutex_lock(&engine->lock);
     engine->stopping = true;
     cmi_engine_wake(engine);
@@ -465,8 +463,8 @@ static cmi_admission_verdict check_room(cmi_engine *engine, const cmi_admission_
     return verdict;
 }
 
-bool cmi_engine_has_room(cmi_engine *engine, const cmi_admission_request *request,
-                         cmi_admission_verdict *verdict_out)
+static bool has_room(cmi_engine *engine, const cmi_admission_request *request,
+                     cmi_admission_verdict *verdict_out)
 {
     pthread_mutex_lock(&engine->lock);
     *verdict_out = check_room(engine, request);
@@ -589,8 +587,8 @@ static cmi_status come(cmi_engine *engine, uint32_t idx, const cmi_request *requ
     return hand_over(engine, idx, &slot, err);
 }
 
-cmi_status cmi_engine_offer(cmi_engine *engine, const cmi_request *request,
-                            cmi_admission_verdict *verdict_out, cmi_error *err)
+static cmi_status offer(cmi_engine *engine, const cmi_request *request,
+                        cmi_admission_verdict *verdict_out, cmi_error *err)
 {
     cmi_status st = cmi_request_check(request, request->n_bytes, err);
     if (st == CMI_OK) {
@@ -612,12 +610,7 @@ cmi_status cmi_engine_offer(cmi_engine *engine, const cmi_request *request,
     return st;
 }
 
-cmi_status cmi_engine_submit(cmi_engine *engine, const cmi_request *request, cmi_error *err)
-{
-    return cmi_engine_offer(engine, request, NULL, err);
-}
-
-void cmi_engine_cancel(cmi_engine *engine, uint64_t request_id)
+static void cancel(cmi_engine *engine, uint64_t request_id)
 {
     pthread_mutex_lock(&engine->lock);
     for (uint32_t i = 0; i < engine->n_slots; i++) {
@@ -632,7 +625,7 @@ void cmi_engine_cancel(cmi_engine *engine, uint64_t request_id)
     pthread_mutex_unlock(&engine->lock);
 }
 
-void cmi_engine_flush_prefix_cache(cmi_engine *engine)
+static void flush_prefix_cache(cmi_engine *engine)
 {
     pthread_mutex_lock(&engine->lock);
     engine->flush_asked = true;
@@ -643,17 +636,17 @@ void cmi_engine_flush_prefix_cache(cmi_engine *engine)
     }
 }
 
-size_t cmi_engine_poll(cmi_engine *engine, cmi_event *events_out, size_t n_max)
+static size_t poll_events(cmi_engine *engine, cmi_event *events_out, size_t n_max)
 {
     return cmi_event_ring_take(&engine->ring, events_out, n_max);
 }
 
-int cmi_engine_event_fd(const cmi_engine *engine)
+static int event_fd(const cmi_engine *engine)
 {
     return engine->ring.fd;
 }
 
-void cmi_engine_info_get(const cmi_engine *engine, cmi_engine_info *info_out)
+static void info_get(const cmi_engine *engine, cmi_engine_info *info_out)
 {
     const cmi_instance *instance = engine->instance;
     *info_out = (cmi_engine_info){.vocab_size = instance->config.vocab_size,
@@ -666,7 +659,7 @@ void cmi_engine_info_get(const cmi_engine *engine, cmi_engine_info *info_out)
     cmi_engine_prefix_names(info_out);
 }
 
-void cmi_engine_stats_get(cmi_engine *engine, cmi_engine_stats *stats_out)
+static void stats_get(cmi_engine *engine, cmi_engine_stats *stats_out)
 {
     pthread_mutex_lock(&engine->lock);
     *stats_out = engine->stats;
@@ -678,3 +671,15 @@ void cmi_engine_stats_get(cmi_engine *engine, cmi_engine_stats *stats_out)
         engine->add_stats(engine->add_stats_arg, stats_out);
     }
 }
+
+const cmi_engine_calls cmi_own_engine_calls = {
+    .stop = stop,
+    .has_room = has_room,
+    .offer = offer,
+    .cancel = cancel,
+    .flush_prefix_cache = flush_prefix_cache,
+    .poll = poll_events,
+    .event_fd = event_fd,
+    .info_get = info_get,
+    .stats_get = stats_get,
+};

@@ -8,7 +8,7 @@
 
 #include <pthread.h>
 
-#include "engine/engine.h"
+#include "engine/engine_calls.h"
 #include "engine/event_ring.h"
 #include "engine/instance.h"
 #include "engine/kv_receiver.h"
@@ -92,6 +92,7 @@ typedef struct cmi_sampled_span {
 } cmi_sampled_span;
 
 struct cmi_engine {
+    cmi_engine_base base;
     cmi_instance *instance;
     cmi_kv_sender *sender;                                 /* NULL: prompts are not for others */
     cmi_kv_receiver *receiver;                             /* NULL: prompts run here */
@@ -188,6 +189,8 @@ struct cmi_engine {
 void cmi_engine_prefix_names(cmi_engine_info *info);
 void cmi_engine_prefix_publish(cmi_engine_stats *stats, const cmi_prefix_account *account);
 void cmi_engine_prefix_add(cmi_engine_stats *total, const cmi_engine_stats *one);
+
+extern const cmi_engine_calls cmi_own_engine_calls; /* engine.c */
 
 /* engine_loop.c */
 void *cmi_engine_main(void *engine);
