@@ -173,6 +173,10 @@ static const char *what_is_wrong(const cmi_policy_replay *r, uint32_t slot,
         pages_for(q->n_total) > r->opt.pool.n_pages) {
         return "a request does not fit";
     }
+    if (q->n_generated >= q->n_total - q->n_prompt ||
+        (q->n_generated > 0 && o->role == CMI_ROLE_PREFILL)) {
+        return "a request comes with tokens that it cannot have";
+    }
     bool asks = !q->skips_cache && r->opt.cache.n_blocks > 0;
     if (q->n_keys > q->n_prompt / CMI_CONTENT_BLOCK_TOKENS ||
         (asks && q->n_keys < cmi_prefix_usable_blocks(q->n_prompt)) ||

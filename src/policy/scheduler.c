@@ -193,10 +193,13 @@ void cmi_scheduler_arrive(cmi_scheduler *s, uint32_t slot, const cmi_scheduler_r
     cmi_request_state state = new->state;
     assert(slot < s->opt.n_slots && request->n_prompt >= 1);
     assert(request->n_prompt < request->n_total && request->n_total <= s->opt.max_tokens);
+    assert(request->n_generated < request->n_total - request->n_prompt);
+    assert(request->n_generated == 0 || s->opt.role != CMI_ROLE_PREFILL);
     assert(pages_for(request->n_total) <= cmi_page_pool_size(s->opt.pool));
     *new = (cmi_scheduler_slot){.state = state,
                                 .request = *request,
                                 .order = s->n_arrived++,
+                                .n_generated = request->n_generated,
                                 .tip = CMI_BLOCK_NONE,
                                 .pace = {.target_ns = cmi_pace_aim_ns(request->tpot_ns)},
                                 .tenant = cmi_fairness_enter(&s->fairness, request->tenant)};

@@ -73,9 +73,12 @@ typedef struct cmi_scheduler_request {
     uint32_t n_prompt; /* >= 1 */
     uint32_t n_total;  /* prompt and all tokens that it may generate; <= max_tokens, and its pages
                           fit the pool */
-    int32_t priority;  /* lower goes first */
-    uint64_t tenant;   /* any number; whose turn it is depends on it */
-    uint64_t tpot_ns;  /* target for the time between tokens; 0: none */
+    /* Of the output, known when it comes, as of one that comes back after a preemption: < n_total -
+     * n_prompt; 0 with CMI_ROLE_PREFILL. */
+    uint32_t n_generated;
+    int32_t priority; /* lower goes first */
+    uint64_t tenant;  /* any number; whose turn it is depends on it */
+    uint64_t tpot_ns; /* target for the time between tokens; 0: none */
     /* For the prefix cache: keys of the prompt's full blocks, which live as long as the request;
      * with n_keys 0 its blocks are not given to the cache either. */
     const cmi_content_key *keys;
@@ -90,7 +93,7 @@ typedef struct cmi_scheduler_slot {
     cmi_request_state state;
     cmi_scheduler_request request;
     uint64_t order;       /* of arrival */
-    uint32_t n_generated; /* tokens that were sampled */
+    uint32_t n_generated; /* tokens of the output that are known */
     uint32_t n_drafts;    /* that the next step may try */
     uint32_t n_stored;    /* positions whose KV is there */
     uint32_t n_cached;    /* of them found in the cache when it was last admitted */

@@ -89,7 +89,7 @@ static void arrive(load *l, uint32_t slot, const cmi_scheduler_request *request)
 {
     cmi_scheduler_arrive(l->s, slot, request);
     keep(l, cmi_policy_log_arrive(&l->log, slot, request));
-    l->n_left[slot] = request->n_total - request->n_prompt;
+    l->n_left[slot] = request->n_total - request->n_prompt - request->n_generated;
 }
 
 /* Prompts of a family begin alike. */
@@ -103,6 +103,7 @@ static void arrive_drawn(load *l, uint32_t slot)
                                .skip_reason = CMI_PREFIX_LOSS_PROMPT_LOGITS};
     q.n_prompt = 1 + draw(l, l->opt.scheduler.max_tokens - 1);
     q.n_total = q.n_prompt + 1 + draw(l, CMI_MIN(l->opt.scheduler.max_tokens - q.n_prompt, 99u));
+    q.n_generated = draw(l, 3) == 0 ? draw(l, q.n_total - q.n_prompt) : 0;
     q.n_keys = q.n_prompt / BLOCK;
     l->n_arrived++;
     for (uint32_t i = 0; i < q.n_keys; i++) {
@@ -400,6 +401,8 @@ static void what_cannot_have_happened_is_refused(void **unused)
         {.n_prompt = 127, .n_total = 128, .keys = twice, .n_keys = 1}, /* of no full block */
         {.n_prompt = 300, .n_total = 301, .keys = twice, .n_keys = 2}, /* two parents */
         {.n_prompt = 4, .n_total = 5, .skip_reason = CMI_PREFIX_N_LOSSES},
+        {.n_prompt = 4, .n_total = 8, .n_generated = 4},
+        {.n_prompt = 4, .n_total = 8, .n_generated = UINT32_MAX},
     };
     for (size_t i = 0; i < CMI_LEN(wrong); i++) {
         make_small(&l);

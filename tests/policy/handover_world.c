@@ -339,8 +339,10 @@ static void arrive(world *w)
     *r = (request){.is_alive = true, .family = draw(w, 2)};
     r->n_prompt = 1 + draw(w, MAX_TOKENS - 40);
     r->n_output = 1 + draw(w, 40);
+    r->n_generated = draw(w, 4) == 0 ? draw(w, r->n_output) : 0; /* elsewhere */
     cmi_scheduler_request order = {.n_prompt = r->n_prompt,
                                    .n_total = r->n_prompt + r->n_output,
+                                   .n_generated = r->n_generated,
                                    .skips_cache = true,
                                    .skip_reason = CMI_PREFIX_LOSS_DISABLED};
     cmi_scheduler_arrive(w->decode.s, slot, &order);

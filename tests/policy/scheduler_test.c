@@ -106,10 +106,12 @@ static void arrive(model *m)
     *r = (model_request){.is_alive = true, .priority = (int32_t)draw(m, 3) - 1};
     r->n_prompt = 1 + draw(m, n_max - 1);
     r->n_output = 1 + draw(m, CMI_MIN(n_max - r->n_prompt, 200u));
+    r->n_generated = draw(m, 4) == 0 ? draw(m, r->n_output) : 0; /* elsewhere */
     r->order = m->n_arrived++;
     draw_keys(m, r);
     cmi_scheduler_request request = {.n_prompt = r->n_prompt,
                                      .n_total = r->n_prompt + r->n_output,
+                                     .n_generated = r->n_generated,
                                      .priority = r->priority,
                                      .keys = r->keys,
                                      .n_keys = r->n_prompt / BLOCK,
