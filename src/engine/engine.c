@@ -95,6 +95,14 @@ static void make_grammar_tables(cmi_engine *engine)
     }
 }
 
+static void free_content(const cmi_engine *engine, const cmi_engine_slot *slot)
+{
+    cmi_free(slot->request);
+    cmi_free(slot->output);
+    cmi_free(slot->keys);
+    cmi_output_grammar_close(slot->grammar, engine->grammars);
+}
+
 static void free_tables(cmi_engine *engine)
 {
     const cmi_instance *in = engine->instance;
@@ -107,10 +115,7 @@ static void free_tables(cmi_engine *engine)
         cmi_free(engine->seats[i].ahead);
     }
     for (uint32_t i = 0; i < engine->n_slots; i++) { /* of an engine that was lost */
-        cmi_free(engine->slots[i].request);
-        cmi_free(engine->slots[i].output);
-        cmi_free(engine->slots[i].keys);
-        cmi_output_grammar_close(engine->slots[i].grammar, engine->grammars);
+        free_content(engine, &engine->slots[i]);
     }
     cmi_grammar_cache_destroy(engine->grammars);
     cmi_free(engine->draft_masks);
@@ -359,11 +364,18 @@ static cmi_status check_tokens(const cmi_engine *engine, const cmi_request *requ
 {
     uint32_t vocab_size = engine->instance->config.vocab_size;
     const uint32_t *prompt = cmi_request_prompt(request);
+    const uint32_t *output = cmi_request_output(request);
     const cmi_logit_bias *bias = cmi_request_logit_bias(request);
     for (uint32_t i = 0; i < request->n_prompt_tokens; i++) {
         if (prompt[i] >= vocab_size) {
             return cmi_error_set(err, CMI_ERR_INVALID, "prompt token %u is %u, vocab_size is %u", i,
                                  prompt[i], vocab_size);
+        }
+    }
+    for (uint32_t i = 0; i < request->n_output_tokens; i++) {
+        if (output[i] >= vocab_size) {
+            return cmi_error_set(err, CMI_ERR_INVALID, "output token %u is %u, vocab_size is %u", i,
+                                 output[i], vocab_size);
         }
     }
     for (uint32_t i = 0; i < request->n_logit_bias; i++) {
@@ -441,9 +453,10 @@ static void fill_slot(const cmi_engine *engine, cmi_engine_slot *slot, const cmi
 
 static cmi_admission_request admission_request(const cmi_request *request)
 {
+    const uint32_t ttft_us = request->n_output_tokens > 0 ? 0 : request->ttft_target_us;
     return (cmi_admission_request){.n_prompt = request->n_prompt_tokens,
                                    .max_tokens = request->max_tokens,
-                                   .ttft_ns = request->ttft_target_us * UINT64_C(1000),
+                                   .ttft_ns = ttft_us * UINT64_C(1000),
                                    .tpot_ns = request->tpot_target_us * UINT64_C(1000),
                                    .age_ns = request->age_us * UINT64_C(1000)};
 }
@@ -551,10 +564,7 @@ static cmi_status hand_over(cmi_engine *engine, uint32_t idx, cmi_engine_slot *s
     if (!stopping) {
         return CMI_OK;
     }
-    cmi_free(slot->request);
-    cmi_free(slot->output);
-    cmi_free(slot->keys);
-    cmi_output_grammar_close(slot->grammar, engine->grammars);
+    free_content(engine, slot);
     return cmi_error_set(err, CMI_ERR_CLOSED, "the engine is stopping");
 }
 
@@ -570,21 +580,25 @@ static void give_up_place(cmi_engine *engine, uint32_t idx, uint32_t n_tokens)
     pthread_mutex_unlock(&engine->lock);
 }
 
-/* Compiles its grammar and gives it to the engine's thread. */
+/* Compiles its grammar, goes through its output, and gives it to the engine's thread. */
 static cmi_status come(cmi_engine *engine, uint32_t idx, const cmi_request *request, cmi_error *err)
 {
     cmi_output_grammar *grammar = NULL;
-    if (request->n_grammar_bytes > 0) {
-        cmi_status st =
-            cmi_output_grammar_open(&grammar, engine->grammars, engine->vocab, request, err);
-        if (st != CMI_OK) {
-            give_up_place(engine, idx, request->n_prompt_tokens);
-            return st;
-        }
-    }
     cmi_engine_slot slot;
-    fill_slot(engine, &slot, request, grammar);
-    return hand_over(engine, idx, &slot, err);
+    cmi_status st = CMI_OK;
+    if (request->n_grammar_bytes > 0) {
+        st = cmi_output_grammar_open(&grammar, engine->grammars, engine->vocab, request, err);
+    }
+    if (st == CMI_OK) {
+        fill_slot(engine, &slot, request, grammar);
+        st = cmi_engine_resume(engine, &slot, err);
+        if (st == CMI_OK) {
+            return hand_over(engine, idx, &slot, err);
+        }
+        free_content(engine, &slot);
+    }
+    give_up_place(engine, idx, request->n_prompt_tokens);
+    return st;
 }
 
 static cmi_status offer(cmi_engine *engine, const cmi_request *request,

@@ -126,10 +126,13 @@ bool cmi_engine_has_room(cmi_engine *engine, const cmi_admission_request *reques
  * in use lately: a millisecond or two, at most about half a second (grammar/grammar.h). Whether it
  * is taken is known before anything is computed for it, and without waiting for a step.
  *
- * CMI_ERR_INVALID: malformed, a token id outside the vocabulary, or prompt + 1 > max_model_len (err
- * says). CMI_ERR_BAD_DATA: the grammar cannot be kept to (err says). CMI_ERR_NO_CAPACITY: refused,
- * nothing changed; *verdict_out says why and for how long, it may be NULL. CMI_ERR_CLOSED: the
- * engine is stopping. */
+ * One that brings output tokens goes on behind them, or ends at once (engine/message.h); the
+ * caller's thread goes through them with its grammar.
+ *
+ * CMI_ERR_INVALID: malformed, a token id outside the vocabulary, prompt + 1 or prompt + output >
+ * max_model_len, or output behind an end (err says). CMI_ERR_BAD_DATA: the grammar cannot be kept
+ * to (err says). CMI_ERR_NO_CAPACITY: refused, nothing changed; *verdict_out says why and for how
+ * long, it may be NULL. CMI_ERR_CLOSED: the engine is stopping. */
 CMI_NODISCARD cmi_status cmi_engine_offer(cmi_engine *engine, const cmi_request *request,
                                           cmi_admission_verdict *verdict_out, cmi_error *err);
 

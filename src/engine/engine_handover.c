@@ -81,7 +81,6 @@ static void take_first_token(cmi_engine *engine, uint32_t idx, const cmi_handove
     event.n_top = record->first.n_top;
     memcpy(event.top, record->first.top, sizeof event.top);
     slot->output[0] = event.token_id;
-    slot->n_cached = record->n_cached;
     const cmi_output_step step =
         slot->grammar == NULL
             ? CMI_OUTPUT_GOES_ON
@@ -105,6 +104,9 @@ static bool start_decode(cmi_engine *engine, uint32_t idx, const cmi_handover_re
 {
     cmi_engine_slot *slot = &engine->slots[idx];
     const bool is_first = slot->n_output == 0;
+    if (slot->n_output == slot->n_given) {
+        slot->n_cached = record->n_cached;
+    }
     if (slot->reason == CMI_FINISH_NONE && is_first) {
         take_first_token(engine, idx, record);
         receive(engine, idx, 1, slot->n_drafts);

@@ -56,13 +56,14 @@ typedef struct cmi_block_end {
 
 typedef struct cmi_engine_slot {
     cmi_request *request;  /* owned; NULL: the slot is free */
-    uint32_t *output;      /* [max outputs] owned: the tokens generated so far */
+    uint32_t *output;      /* [max outputs] owned: the tokens so far */
     cmi_seat *seat;        /* NULL: waiting */
     cmi_content_key *keys; /* [n_keys] owned: of the prompt's full blocks */
     uint32_t n_keys;
     uint64_t space_tag; /* of the keys' namespace */
     uint32_t n_cached;  /* prompt tokens that were not computed at first */
     uint32_t n_output, max_output;
+    uint32_t n_given;                /* of the output, that came with the request */
     uint32_t n_prompt_events;        /* PROMPT_TOKEN events sent */
     uint32_t drafts[CMI_MAX_DRAFTS]; /* of the tokens behind the output */
     uint32_t n_drafts;
@@ -74,7 +75,7 @@ typedef struct cmi_engine_slot {
     uint32_t n_end_tokens;
     cmi_output_grammar *grammar; /* owned; NULL: none */
     uint32_t stop_token_id;
-    cmi_finish_reason reason; /* NONE while it goes on */
+    cmi_finish_reason reason; /* NONE while it goes on; set when it comes: what came ends it */
     cmi_status status;        /* with CMI_FINISH_ERROR */
     uint64_t submitted_ns, started_ns, first_token_ns, last_token_ns;
     bool is_cancelled; /* lock */
@@ -248,6 +249,10 @@ cmi_event cmi_engine_event(const cmi_engine *engine, uint32_t slot, cmi_event_ty
 void cmi_engine_push_prompt_logprobs(cmi_engine *engine, const cmi_scheduler_span *span,
                                      uint32_t row_idx);
 
+/* The reason, if the request ends with this last token of its output; step: what the token did to
+ * its grammar. */
+void cmi_engine_decide_end(cmi_engine_slot *slot, uint32_t token_id, cmi_output_step step);
+
 /* Takes a token into account and sends its event, which is complete but for its index and times.
  */
 void cmi_engine_accept_token(cmi_engine *engine, cmi_engine_slot *slot, cmi_event *event,
@@ -259,6 +264,11 @@ void cmi_engine_sample_spans(cmi_engine *engine, uint32_t n);
 
 /* What a token of the slot is sampled from, n_ahead tokens behind its output. */
 cmi_sample cmi_engine_sample_of(const cmi_engine_slot *slot, const float *logits, uint32_t n_ahead);
+
+/* engine_resume.c: the output that slot's request brings becomes the slot's, and perhaps ends it.
+ * Before the engine's thread has the slot. CMI_ERR_INVALID: it cannot be this request's. */
+CMI_NODISCARD cmi_status cmi_engine_resume(const cmi_engine *engine, cmi_engine_slot *slot,
+                                           cmi_error *err);
 
 /* engine_speculate.c: brings the MTP layer up to the step that has just run and been sampled, and
  * leaves drafts in the slots. Overwrites the hidden states of the step. */

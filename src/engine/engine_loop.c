@@ -116,15 +116,16 @@ static void count_targets(cmi_engine *engine, const cmi_engine_slot *slot)
 {
     const cmi_request *r = slot->request;
     cmi_engine_stats *c = &engine->counts;
-    if (r->ttft_target_us > 0 && slot->first_token_ns > 0) {
+    if (r->ttft_target_us > 0 && slot->first_token_ns > 0 && slot->n_given == 0) {
         uint64_t ttft_ns = slot->first_token_ns - slot->submitted_ns + r->age_us * US_NS;
         c->n_ttft_targets++;
         c->n_ttft_missed += ttft_ns > r->ttft_target_us * US_NS ? 1 : 0;
     }
-    if (r->tpot_target_us > 0 && slot->n_output > 1) {
+    const uint32_t n_output = slot->n_output - slot->n_given;
+    if (r->tpot_target_us > 0 && n_output > 1) {
         uint64_t taken_ns = slot->last_token_ns - slot->first_token_ns;
         c->n_tpot_targets++;
-        c->n_tpot_missed += taken_ns > (slot->n_output - 1) * (r->tpot_target_us * US_NS) ? 1 : 0;
+        c->n_tpot_missed += taken_ns > (n_output - 1) * (r->tpot_target_us * US_NS) ? 1 : 0;
     }
 }
 
@@ -164,17 +165,22 @@ static void end_requests(cmi_engine *engine, uint32_t n_ended)
 static cmi_expiry expiry_of(const cmi_engine_slot *slot)
 {
     const cmi_request *r = slot->request;
+    const bool has_started = slot->started_ns > 0 || slot->n_given > 0;
     return cmi_admission_expiry(slot->submitted_ns - r->age_us * US_NS,
                                 r->timeout_ms * (1000 * US_NS), r->ttft_target_us * US_NS,
-                                slot->started_ns > 0);
+                                has_started);
 }
 
-static void arrive(cmi_engine *engine, uint32_t idx)
+/* Returns whether the request ends with the output that came with it; for the scheduler, which it
+ * leaves at once, it has none then. */
+static bool arrive(cmi_engine *engine, uint32_t idx)
 {
     const cmi_engine_slot *slot = &engine->slots[idx];
+    const bool goes_on = slot->reason == CMI_FINISH_NONE;
     bool with_logits = (slot->request->flags & CMI_REQUEST_PROMPT_LOGPROBS) != 0;
     cmi_scheduler_request request = {.n_prompt = slot->request->n_prompt_tokens,
                                      .n_total = slot->request->n_prompt_tokens + slot->max_output,
+                                     .n_generated = goes_on ? slot->n_output : 0,
                                      .priority = slot->request->priority,
                                      .tenant = slot->request->tenant,
                                      .tpot_ns = slot->request->tpot_target_us * US_NS,
@@ -187,6 +193,7 @@ static void arrive(cmi_engine *engine, uint32_t idx)
     cmi_scheduler_arrive(engine->scheduler, idx, &request);
     cmi_policy_recorder_arrive(engine->recorder, idx, &request);
     engine->next_expiry_ns = CMI_MIN(engine->next_expiry_ns, expiry_of(slot).at_ns);
+    return !goes_on && slot->reason != CMI_FINISH_ABORT; /* those that are cancelled end anyway */
 }
 
 /* What the receiver has left. Locked. */
@@ -288,7 +295,9 @@ static uint32_t take_work(cmi_engine *engine, bool *run_out)
         cmi_policy_recorder_flushed(engine->recorder, now_ns);
     }
     for (uint32_t i = 0; i < n_arrived; i++) {
-        arrive(engine, engine->arrived[i]);
+        if (arrive(engine, engine->arrived[i])) {
+            engine->ended[n_ended++] = engine->arrived[i];
+        }
     }
     if (n_arrived > 0) {
         publish(engine);

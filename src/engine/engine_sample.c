@@ -163,26 +163,33 @@ static void sample_span(void *arg, uint32_t task, uint32_t worker)
     }
 }
 
-void cmi_engine_accept_token(cmi_engine *engine, cmi_engine_slot *slot, cmi_event *event,
-                             cmi_output_step step)
+void cmi_engine_decide_end(cmi_engine_slot *slot, uint32_t token_id, cmi_output_step step)
 {
-    event->index = slot->n_output++;
-    event->now_ns = slot->last_token_ns = cmi_clock_monotonic_ns();
-    if (event->index == 0) {
-        slot->first_token_ns = event->now_ns;
-    }
-    event->first_token_ns = slot->first_token_ns;
-    engine->counts.n_generation_tokens++;
-    if (step == CMI_OUTPUT_ENDED || ends_request(slot, event->token_id)) {
+    if (step == CMI_OUTPUT_ENDED || ends_request(slot, token_id)) {
         slot->reason = CMI_FINISH_STOP;
-        slot->stop_token_id = event->token_id;
-        event->finish_reason = CMI_FINISH_STOP;
-        event->stop_token_id = event->token_id;
+        slot->stop_token_id = token_id;
     } else if (slot->n_output == slot->max_output) {
         slot->reason = CMI_FINISH_LENGTH;
     } else if (step == CMI_OUTPUT_FAILED) {
         slot->reason = CMI_FINISH_ERROR;
         slot->status = CMI_ERR_UNSUPPORTED;
+    }
+}
+
+void cmi_engine_accept_token(cmi_engine *engine, cmi_engine_slot *slot, cmi_event *event,
+                             cmi_output_step step)
+{
+    event->index = slot->n_output++;
+    event->now_ns = slot->last_token_ns = cmi_clock_monotonic_ns();
+    if (event->index == slot->n_given) {
+        slot->first_token_ns = event->now_ns;
+    }
+    event->first_token_ns = slot->first_token_ns;
+    engine->counts.n_generation_tokens++;
+    cmi_engine_decide_end(slot, event->token_id, step);
+    if (slot->reason == CMI_FINISH_STOP) {
+        event->finish_reason = CMI_FINISH_STOP;
+        event->stop_token_id = event->token_id;
     }
     if (engine->sender == NULL) { /* a decode instance sends it */
         (void)cmi_event_ring_push(&engine->ring, event);

@@ -8,21 +8,26 @@
 
 /* The arrays begin right behind the head, the one with the strictest alignment last; nothing
  * between them is padding, so equal requests are equal bytes. */
-_Static_assert(sizeof(cmi_request) == 160, "a change of the message needs a new version");
+_Static_assert(sizeof(cmi_request) == 168, "a change of the message needs a new version");
 _Static_assert(sizeof(cmi_logit_bias) == 8, "a change of the message needs a new version");
 _Static_assert(_Alignof(cmi_logit_bias) == _Alignof(uint32_t), "biases follow ids of any count");
 
 /* Without the grammar, which stands last and needs no alignment. */
-static uint64_t message_bytes(uint32_t n_prompt, uint32_t n_stop_token_ids, uint32_t n_bias)
+static uint64_t message_bytes(uint64_t n_tokens, uint32_t n_stop_token_ids, uint32_t n_bias)
 {
-    return sizeof(cmi_request) + ((uint64_t)n_prompt + n_stop_token_ids) * sizeof(uint32_t) +
+    return sizeof(cmi_request) + (n_tokens + n_stop_token_ids) * sizeof(uint32_t) +
            (uint64_t)n_bias * sizeof(cmi_logit_bias);
 }
 
-uint64_t cmi_request_max_bytes(uint32_t n_prompt)
+/* Of prompt and output. */
+static uint64_t n_tokens(const cmi_request *request)
 {
-    return message_bytes(n_prompt, CMI_MAX_STOP_TOKEN_IDS, CMI_MAX_LOGIT_BIAS) +
-           CMI_MAX_GRAMMAR_BYTES;
+    return (uint64_t)request->n_prompt_tokens + request->n_output_tokens;
+}
+
+uint64_t cmi_request_max_bytes(uint32_t n)
+{
+    return message_bytes(n, CMI_MAX_STOP_TOKEN_IDS, CMI_MAX_LOGIT_BIAS) + CMI_MAX_GRAMMAR_BYTES;
 }
 
 static void *append(void *to, const void *items, size_t n_bytes)
@@ -48,6 +53,7 @@ cmi_request *cmi_request_create(const cmi_request *head, const uint32_t *prompt,
     request->n_stop_token_ids = n_stop_token_ids;
     request->n_logit_bias = n_bias;
     request->n_grammar_bytes = 0;
+    request->n_output_tokens = request->n_prompt_events = 0;
     void *to = append(request + 1, prompt, n_prompt * sizeof *prompt);
     to = append(to, stop_token_ids, n_stop_token_ids * sizeof *stop_token_ids);
     append(to, bias, n_bias * sizeof *bias);
@@ -62,6 +68,23 @@ cmi_request *cmi_request_with_grammar(const cmi_request *from, const char *gramm
     append(append(request, from, n_before), grammar, n_bytes);
     request->n_bytes = (uint32_t)(n_before + n_bytes);
     request->n_grammar_bytes = (uint32_t)n_bytes;
+    return request;
+}
+
+cmi_request *cmi_request_with_output(const cmi_request *from, const uint32_t *tokens, uint32_t n,
+                                     uint32_t n_prompt_events)
+{
+    assert(n <= CMI_MAX_GIVEN_TOKENS && n <= from->max_tokens);
+    const size_t n_before = sizeof *from + from->n_prompt_tokens * sizeof *tokens;
+    const size_t n_own = from->n_output_tokens * sizeof *tokens;
+    const size_t n_new = n * sizeof *tokens;
+    cmi_request *request = cmi_alloc(1, from->n_bytes - n_own + n_new);
+    void *to = append(request, from, n_before);
+    to = append(to, tokens, n_new);
+    append(to, (const char *)from + n_before + n_own, from->n_bytes - n_before - n_own);
+    request->n_bytes = (uint32_t)(from->n_bytes - n_own + n_new);
+    request->n_output_tokens = n;
+    request->n_prompt_events = n_prompt_events;
     return request;
 }
 
@@ -123,6 +146,21 @@ static cmi_status check_grammar(const cmi_request *r, cmi_error *err)
     return CMI_OK;
 }
 
+/* Events come in order: those of the prompt are through before there is a token. */
+static cmi_status check_output(const cmi_request *r, cmi_error *err)
+{
+    const uint32_t n_events =
+        (r->flags & CMI_REQUEST_PROMPT_LOGPROBS) != 0 ? r->n_prompt_tokens : 0;
+    if (r->n_output_tokens > CMI_MAX_GIVEN_TOKENS || r->n_output_tokens > r->max_tokens) {
+        return bad_field(err, "n_output_tokens");
+    }
+    if (r->n_prompt_events > n_events ||
+        (r->n_output_tokens > 0 && r->n_prompt_events < n_events)) {
+        return bad_field(err, "n_prompt_events");
+    }
+    return CMI_OK;
+}
+
 static cmi_status check_counts(const cmi_request *r, size_t n_bytes, cmi_error *err)
 {
     const uint32_t known = CMI_REQUEST_LOGPROBS | CMI_REQUEST_PROMPT_LOGPROBS |
@@ -138,17 +176,20 @@ static cmi_status check_counts(const cmi_request *r, size_t n_bytes, cmi_error *
     if (r->n_logit_bias > CMI_MAX_LOGIT_BIAS) {
         return bad_field(err, "n_logit_bias");
     }
+    if (r->max_tokens < 1) {
+        return bad_field(err, "max_tokens");
+    }
     cmi_status st = check_grammar(r, err);
+    if (st == CMI_OK) {
+        st = check_output(r, err);
+    }
     if (st != CMI_OK) {
         return st;
     }
     if (r->n_bytes != n_bytes ||
-        n_bytes != message_bytes(r->n_prompt_tokens, r->n_stop_token_ids, r->n_logit_bias) +
-                       r->n_grammar_bytes) {
+        n_bytes !=
+            message_bytes(n_tokens(r), r->n_stop_token_ids, r->n_logit_bias) + r->n_grammar_bytes) {
         return bad_field(err, "n_bytes");
-    }
-    if (r->max_tokens < 1) {
-        return bad_field(err, "max_tokens");
     }
     if (r->min_tokens > r->max_tokens) {
         return bad_field(err, "min_tokens");
@@ -178,7 +219,7 @@ cmi_status cmi_request_check(const void *bytes, size_t n_bytes, cmi_error *err)
         st = check_sampling(&head, err);
     }
     const char *bias =
-        (const char *)bytes + message_bytes(head.n_prompt_tokens, head.n_stop_token_ids, 0);
+        (const char *)bytes + message_bytes(n_tokens(&head), head.n_stop_token_ids, 0);
     for (uint32_t i = 0; st == CMI_OK && i < head.n_logit_bias; i++) {
         cmi_logit_bias one;
         memcpy(&one, bias + i * sizeof one, sizeof one);
@@ -194,9 +235,14 @@ const uint32_t *cmi_request_prompt(const cmi_request *request)
     return (const uint32_t *)(request + 1);
 }
 
-const uint32_t *cmi_request_stop_token_ids(const cmi_request *request)
+const uint32_t *cmi_request_output(const cmi_request *request)
 {
     return cmi_request_prompt(request) + request->n_prompt_tokens;
+}
+
+const uint32_t *cmi_request_stop_token_ids(const cmi_request *request)
+{
+    return cmi_request_output(request) + request->n_output_tokens;
 }
 
 const cmi_logit_bias *cmi_request_logit_bias(const cmi_request *request)

@@ -11,12 +11,13 @@
 #include "base/error.h"
 
 enum {
-    CMI_MESSAGE_VERSION = 3,
+    CMI_MESSAGE_VERSION = 4,
     CMI_CACHE_SALT_BYTES = 32,
     CMI_MAX_TOP_LOGPROBS = 20,
     CMI_MAX_STOP_TOKEN_IDS = 64,
     CMI_MAX_LOGIT_BIAS = 1024,
     CMI_MAX_PROMPT_TOKENS = 1 << 24,
+    CMI_MAX_GIVEN_TOKENS = 1 << 24,
     CMI_MAX_GRAMMAR_BYTES = 1 << 18,
     CMI_MAX_GRAMMAR_START_IDS = 2,
 };
@@ -35,15 +36,21 @@ typedef struct cmi_logit_bias {
     float bias; /* added to the logit */
 } cmi_logit_bias;
 
-/* The head of a request; prompt ids, stop token ids, logit biases and the grammar follow it in this
- * order, read them through the functions below. Sampling: temperature 0 is greedy; then repetition,
- * frequency and presence penalties, logit bias, the grammar's mask, temperature, top_k, top_p,
- * min_p apply in this order.
+/* The head of a request; prompt ids, output ids, stop token ids, logit biases and the grammar
+ * follow it in this order, read them through the functions below. Sampling: temperature 0 is
+ * greedy; then repetition, frequency and presence penalties, logit bias, the grammar's mask,
+ * temperature, top_k, top_p, min_p apply in this order.
  *
  * A grammar is the text of a tree (CMI_GRAMMAR_TREE of grammar/grammar.h), in UTF-8. From its start
  * on the output is what it allows: an end token comes only where its text is complete, and comes
  * there even with min_tokens or CMI_REQUEST_IGNORE_EOS when nothing else may. A stop token id that
- * the text allows ends it unfinished, as the sender wished. Logprobs are those without it. */
+ * the text allows ends it unfinished, as the sender wished. Logprobs are those without it.
+ *
+ * Output ids are of an output that was begun elsewhere, by an engine that is gone. The request goes
+ * on behind them with what it would have said there: the same tokens, logprobs and end, bit for
+ * bit. Events of these tokens and of the first n_prompt_events prompt tokens were sent before and
+ * are not sent again; indices and n_output_tokens count on from them. Its TTFT target counts no
+ * more. If they end it already, FINISHED is all that comes. */
 typedef struct cmi_request {
     uint32_t version;         /* CMI_MESSAGE_VERSION */
     uint32_t n_bytes;         /* of the whole message */
@@ -51,6 +58,8 @@ typedef struct cmi_request {
     uint64_t seed;            /* with the position it determines every random choice */
     uint64_t tenant;          /* whom it counts for where the queue is shared fairly; a digest */
     uint32_t n_prompt_tokens; /* >= 1 */
+    uint32_t n_output_tokens; /* that were generated before; 0 .. max_tokens */
+    uint32_t n_prompt_events; /* PROMPT_TOKEN events that came before; all, with output tokens */
     uint32_t n_stop_token_ids;
     uint32_t n_logit_bias;
     uint32_t max_tokens;     /* output tokens; >= 1 */
@@ -82,20 +91,26 @@ typedef struct cmi_request {
 } cmi_request;
 
 /* Copies head (its version, n_bytes and counts are filled in from the arguments; it has no grammar
- * yet) and the arrays into one block; release it with cmi_free. The counts keep to the limits above
- * (asserted); an array may be NULL when its count is 0. */
+ * and no output yet) and the arrays into one block; release it with cmi_free. The counts keep to
+ * the limits above (asserted); an array may be NULL when its count is 0. */
 CMI_NODISCARD cmi_request *cmi_request_create(const cmi_request *head, const uint32_t *prompt,
                                               uint32_t n_prompt, const uint32_t *stop_token_ids,
                                               uint32_t n_stop_token_ids, const cmi_logit_bias *bias,
                                               uint32_t n_bias);
 
-/* No request with so many prompt tokens has more bytes. */
-uint64_t cmi_request_max_bytes(uint32_t n_prompt);
+/* No request with so many tokens, prompt and output together, has more bytes. */
+uint64_t cmi_request_max_bytes(uint32_t n_tokens);
 
 /* A copy of the request with a grammar of 1 .. CMI_MAX_GRAMMAR_BYTES (asserted) in place of its
  * own, if any; release it with cmi_free. */
 CMI_NODISCARD cmi_request *cmi_request_with_grammar(const cmi_request *request, const char *grammar,
                                                     size_t n_bytes);
+
+/* A copy of the request with these n output tokens, <= its max_tokens and CMI_MAX_GIVEN_TOKENS
+ * (asserted), in place of its own, if any, and n_prompt_events; release it with cmi_free. */
+CMI_NODISCARD cmi_request *cmi_request_with_output(const cmi_request *request,
+                                                   const uint32_t *tokens, uint32_t n,
+                                                   uint32_t n_prompt_events);
 
 /* A head with every option off: temperature 1, top_p 1, repetition_penalty 1, max_tokens 1, as many
  * drafts as there are. */
@@ -107,6 +122,7 @@ cmi_request cmi_request_defaults(void);
 CMI_NODISCARD cmi_status cmi_request_check(const void *bytes, size_t n_bytes, cmi_error *err);
 
 const uint32_t *cmi_request_prompt(const cmi_request *request);
+const uint32_t *cmi_request_output(const cmi_request *request); /* [n_output_tokens] */
 const uint32_t *cmi_request_stop_token_ids(const cmi_request *request);
 const cmi_logit_bias *cmi_request_logit_bias(const cmi_request *request);
 const char *cmi_request_grammar(const cmi_request *request); /* [n_grammar_bytes] */
@@ -151,7 +167,8 @@ typedef struct cmi_event {
     /* only in CMI_EVENT_FINISHED: */
     int32_t status; /* cmi_status; CMI_OK unless CMI_FINISH_ERROR */
     uint32_t n_prompt_tokens, n_cached_tokens, n_output_tokens;
-    /* in every event, monotonic clock of the engine's host, ns; 0: has not happened */
+    /* In every event, monotonic clock of the engine's host, ns; 0: has not happened. The first
+     * token is the first one that this engine generated. */
     uint64_t submitted_ns, started_ns, first_token_ns, now_ns;
 } cmi_event;
 

@@ -68,6 +68,65 @@ static void a_grammar_stands_behind_the_arrays(void **state)
     cmi_free(bare);
 }
 
+static void output_stands_behind_the_prompt(void **state)
+{
+    (void)state;
+    static const char tree[] = "{\"text\":\"a\"}";
+    static const uint32_t said[] = {50, 51, 52, 53}, less[] = {60};
+    cmi_request *bare = make_request();
+    cmi_request *bound = cmi_request_with_grammar(bare, tree, sizeof tree - 1);
+    cmi_request *longer = cmi_request_with_output(bound, said, 4, 0);
+    cmi_request *shorter = cmi_request_with_output(longer, less, 1, 0);
+    cmi_request *none = cmi_request_with_output(shorter, NULL, 0, 0);
+    cmi_error err = {0};
+    assert_int_equal(longer->n_bytes, bound->n_bytes + sizeof said);
+    assert_int_equal(cmi_request_check(longer, longer->n_bytes, &err), CMI_OK);
+    assert_memory_equal(cmi_request_output(longer), said, sizeof said);
+    assert_int_equal(cmi_request_check(shorter, shorter->n_bytes, &err), CMI_OK);
+    assert_int_equal(shorter->n_output_tokens, 1);
+    assert_memory_equal(cmi_request_prompt(shorter), prompt, sizeof prompt);
+    assert_memory_equal(cmi_request_output(shorter), less, sizeof less);
+    assert_memory_equal(cmi_request_stop_token_ids(shorter), stops, sizeof stops);
+    assert_memory_equal(cmi_request_logit_bias(shorter), biases, sizeof biases);
+    assert_memory_equal(cmi_request_grammar(shorter), tree, sizeof tree - 1);
+    assert_int_equal(none->n_bytes, bound->n_bytes);
+    assert_memory_equal(none, bound, bound->n_bytes);
+    cmi_free(none);
+    cmi_free(shorter);
+    cmi_free(longer);
+    cmi_free(bound);
+    cmi_free(bare);
+}
+
+/* Those of the prompt are all there before the first token. */
+static void prompt_events_fit_the_output(void **state)
+{
+    (void)state;
+    static const uint32_t said[] = {50};
+    const struct {
+        uint32_t flags, n_output, n_events;
+        cmi_status status;
+    } cases[] = {
+        {CMI_REQUEST_PROMPT_LOGPROBS, 0, 0, CMI_OK},
+        {CMI_REQUEST_PROMPT_LOGPROBS, 0, 2, CMI_OK},
+        {CMI_REQUEST_PROMPT_LOGPROBS, 0, 3, CMI_OK},
+        {CMI_REQUEST_PROMPT_LOGPROBS, 0, 4, CMI_ERR_INVALID},
+        {CMI_REQUEST_PROMPT_LOGPROBS, 1, 3, CMI_OK},
+        {CMI_REQUEST_PROMPT_LOGPROBS, 1, 2, CMI_ERR_INVALID},
+        {0, 1, 0, CMI_OK},
+        {0, 1, 3, CMI_ERR_INVALID},
+    };
+    for (size_t i = 0; i < CMI_LEN(cases); i++) {
+        cmi_request *bare = make_request();
+        bare->flags = cases[i].flags;
+        cmi_request *r = cmi_request_with_output(bare, said, cases[i].n_output, cases[i].n_events);
+        cmi_error err = {0};
+        assert_int_equal(cmi_request_check(r, r->n_bytes, &err), cases[i].status);
+        cmi_free(r);
+        cmi_free(bare);
+    }
+}
+
 static void a_message_need_not_be_aligned(void **state)
 {
     (void)state;
@@ -110,6 +169,10 @@ static void a_field_out_of_range_is_named(void **state)
         {"n_prompt_tokens", offsetof(cmi_request, n_prompt_tokens), 0},
         {"n_prompt_tokens", offsetof(cmi_request, n_prompt_tokens), UINT32_MAX},
         {"n_bytes", offsetof(cmi_request, n_prompt_tokens), 4},
+        {"n_output_tokens", offsetof(cmi_request, n_output_tokens), 9},
+        {"n_output_tokens", offsetof(cmi_request, n_output_tokens), UINT32_MAX},
+        {"n_bytes", offsetof(cmi_request, n_output_tokens), 1},
+        {"n_prompt_events", offsetof(cmi_request, n_prompt_events), 1},
         {"n_stop_token_ids", offsetof(cmi_request, n_stop_token_ids), UINT32_MAX},
         {"n_logit_bias", offsetof(cmi_request, n_logit_bias), UINT32_MAX},
         {"max_tokens", offsetof(cmi_request, max_tokens), 0},
@@ -150,6 +213,8 @@ int main(void)
         cmocka_unit_test(a_request_carries_its_arrays),
         cmocka_unit_test(empty_arrays_may_be_null),
         cmocka_unit_test(a_grammar_stands_behind_the_arrays),
+        cmocka_unit_test(output_stands_behind_the_prompt),
+        cmocka_unit_test(prompt_events_fit_the_output),
         cmocka_unit_test(a_message_need_not_be_aligned),
         cmocka_unit_test(every_short_or_long_message_is_refused),
         cmocka_unit_test(a_field_out_of_range_is_named),
