@@ -220,6 +220,7 @@ static cmi_status score(const score_options *opt, cmi_instance *instance, const 
 static cmi_status run(const score_options *opt, cmi_cli_ranks *ranks, cmi_error *err)
 {
     const uint64_t patience_ns = 600000000000u;
+    setvbuf(stdout, NULL, _IOLBF, 0); /* a line is of use when it is there */
     cmi_model_options model = opt->model;
     cmi_instance_options options = cmi_cli_sized_options(&model, opt->drafts);
     cmi_instance *instance = NULL;

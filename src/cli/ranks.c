@@ -184,6 +184,9 @@ cmi_status cmi_cli_ranks_join(cmi_cli_ranks *ranks, uint32_t place, cmi_model_op
 
 void cmi_cli_ranks_end_others(cmi_cli_ranks *ranks)
 {
+    for (uint32_t i = 0; i < CMI_CLI_MAX_RANKS; i++) { /* all at once: none adopts for another */
+        cmi_child_ask_to_end(&ranks->children[i]);
+    }
     for (uint32_t i = 0; i < CMI_CLI_MAX_RANKS; i++) {
         cmi_child_end(&ranks->children[i], 10 * SECOND);
     }

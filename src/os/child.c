@@ -63,7 +63,7 @@ cmi_status cmi_child_start(cmi_child *child_out, char *const *argv, const char *
     if (rc != 0) {
         return cmi_error_set(err, CMI_ERR_IO, "cannot start another process: %s", strerror(rc));
     }
-    child_out->pid = pid;
+    *child_out = (cmi_child){.pid = pid, .fd = (int)syscall(SYS_pidfd_open, pid, 0)};
     return CMI_OK;
 }
 
@@ -84,13 +84,28 @@ static bool reap(cmi_child *child, int flags, int *how_out)
         return false;
     }
     *how_out = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    if (child->fd >= 0) {
+        close(child->fd);
+    }
     child->pid = 0;
     return true;
+}
+
+int cmi_child_fd(const cmi_child *child)
+{
+    return child->pid > 0 ? child->fd : -1;
 }
 
 bool cmi_child_has_ended(cmi_child *child, int *how_out)
 {
     return child->pid > 0 && reap(child, WNOHANG, how_out);
+}
+
+void cmi_child_ask_to_end(const cmi_child *child)
+{
+    if (child->pid > 0) {
+        kill(child->pid, SIGTERM);
+    }
 }
 
 void cmi_child_end(cmi_child *child, uint64_t patience_ns)
@@ -99,14 +114,10 @@ void cmi_child_end(cmi_child *child, uint64_t patience_ns)
     if (child->pid <= 0) {
         return;
     }
-    const int fd = (int)syscall(SYS_pidfd_open, child->pid, 0);
-    struct pollfd ended = {.fd = fd, .events = POLLIN};
-    kill(child->pid, SIGTERM);
-    if (fd < 0 || poll(&ended, 1, (int)(patience_ns / 1000000)) != 1) {
+    struct pollfd ended = {.fd = child->fd, .events = POLLIN};
+    cmi_child_ask_to_end(child);
+    if (child->fd < 0 || poll(&ended, 1, (int)(patience_ns / 1000000)) != 1) {
         kill(child->pid, SIGKILL);
-    }
-    if (fd >= 0) {
-        close(fd);
     }
     (void)reap(child, 0, &how);
 }

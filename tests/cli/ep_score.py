@@ -71,7 +71,7 @@ def children_of(pid):
 def check_killed(cminfer, model, want, case, seed):
     """One rank after the other but the first is killed while tokens come."""
     rng = random.Random(seed)
-    args = ["stdbuf", "-oL", *command(cminfer, model, case, 40)]
+    args = command(cminfer, model, case, 40)
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=log)
         killed, got = 0, b""
