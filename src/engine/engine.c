@@ -278,6 +278,8 @@ cmi_status cmi_engine_start(cmi_engine **engine_out, cmi_instance *instance,
         cmi_free(engine);
         return st;
     }
+    engine->ring.notify = opt->notify;
+    engine->ring.notify_arg = opt->notify_arg;
     engine->sender = opt->sender;
     engine->receiver = opt->receiver;
     engine->add_stats = opt->add_stats;
@@ -360,9 +362,8 @@ static void stop(cmi_engine *engine)
 /* ---- calls from any thread
  * --------------------------------------------------------------------------- */
 
-static cmi_status check_tokens(const cmi_engine *engine, const cmi_request *request, cmi_error *err)
+cmi_status cmi_engine_check_tokens(uint32_t vocab_size, const cmi_request *request, cmi_error *err)
 {
-    uint32_t vocab_size = engine->instance->config.vocab_size;
     const uint32_t *prompt = cmi_request_prompt(request);
     const uint32_t *output = cmi_request_output(request);
     const cmi_logit_bias *bias = cmi_request_logit_bias(request);
@@ -485,9 +486,9 @@ static bool has_room(cmi_engine *engine, const cmi_admission_request *request,
     return verdict_out->reason == CMI_ADMISSION_OK;
 }
 
-static cmi_status say_refused(const cmi_admission_queue *queue,
-                              const cmi_admission_request *request,
-                              const cmi_admission_verdict *verdict, cmi_error *err)
+cmi_status cmi_engine_say_refused(const cmi_admission_queue *queue,
+                                  const cmi_admission_request *request,
+                                  const cmi_admission_verdict *verdict, cmi_error *err)
 {
     const double ms = 1e6;
     switch (verdict->reason) {
@@ -523,7 +524,7 @@ static cmi_status take_place(cmi_engine *engine, const cmi_request *request, uin
         verdict = check_room(engine, &asked);
     }
     if (st == CMI_OK && verdict.reason != CMI_ADMISSION_OK) {
-        st = say_refused(&engine->queue, &asked, &verdict, err);
+        st = cmi_engine_say_refused(&engine->queue, &asked, &verdict, err);
     } else if (st == CMI_OK) {
         *slot_out = engine->free_slots[--engine->n_free_slots];
         engine->n_coming++;
@@ -606,7 +607,7 @@ static cmi_status offer(cmi_engine *engine, const cmi_request *request,
 {
     cmi_status st = cmi_request_check(request, request->n_bytes, err);
     if (st == CMI_OK) {
-        st = check_tokens(engine, request, err);
+        st = cmi_engine_check_tokens(engine->instance->config.vocab_size, request, err);
     }
     if (st != CMI_OK) {
         return st;
@@ -684,6 +685,15 @@ static void stats_get(cmi_engine *engine, cmi_engine_stats *stats_out)
     if (engine->add_stats != NULL) {
         engine->add_stats(engine->add_stats_arg, stats_out);
     }
+}
+
+void cmi_engine_peek(cmi_engine *engine, cmi_admission_load *load_out,
+                     cmi_admission_queue *queue_out)
+{
+    pthread_mutex_lock(&engine->lock);
+    *load_out = engine->load;
+    *queue_out = engine->queue;
+    pthread_mutex_unlock(&engine->lock);
 }
 
 const cmi_engine_calls cmi_own_engine_calls = {

@@ -59,6 +59,10 @@ typedef struct cmi_engine_stats {
     uint64_t n_ttft_targets, n_ttft_missed, n_tpot_targets, n_tpot_missed;
     /* Ended because their time was up, or because they had waited twice their TTFT target. */
     uint64_t n_timed_out, n_given_up;
+    /* Of a router (engine/router.h), else 0: ranks, those that can be asked, how often one was
+     * lost, and requests that went on at another one. */
+    uint32_t n_ranks, n_ranks_up;
+    uint64_t n_ranks_lost, n_moved;
 } cmi_engine_stats;
 
 typedef struct cmi_engine_options {
@@ -85,6 +89,10 @@ typedef struct cmi_engine_options {
      * prompts run by prefill instances. Both outlive the engine. At most one is not NULL. */
     struct cmi_kv_sender *sender;
     struct cmi_kv_receiver *receiver;
+    /* Called on the engine's thread when its ring of events is no longer empty, beside the eventfd;
+     * NULL: nothing is. */
+    void (*notify)(void *arg);
+    void *notify_arg;
     /* Adds the counters of others that work for this engine to its own; NULL: there are none. Any
      * thread. */
     void (*add_stats)(void *arg, cmi_engine_stats *stats);

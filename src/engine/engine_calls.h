@@ -25,4 +25,21 @@ typedef struct cmi_engine_base {
     const cmi_engine_calls *calls;
 } cmi_engine_base;
 
+/* ---- what both kinds do alike ---- */
+
+/* CMI_ERR_NO_CAPACITY with a line for people. */
+cmi_status cmi_engine_say_refused(const cmi_admission_queue *queue,
+                                  const cmi_admission_request *request,
+                                  const cmi_admission_verdict *verdict, cmi_error *err);
+
+/* Every token that the request names is one of the model's. */
+CMI_NODISCARD cmi_status cmi_engine_check_tokens(uint32_t vocab_size, const cmi_request *request,
+                                                 cmi_error *err);
+
+/* All counters, but no gauge and no refusal. */
+void cmi_engine_stats_add(cmi_engine_stats *total, const cmi_engine_stats *one);
+
+/* Fills in prefix_losses. */
+void cmi_engine_prefix_names(cmi_engine_info *info);
+
 #endif

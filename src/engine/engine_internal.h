@@ -187,11 +187,15 @@ struct cmi_engine {
 };
 
 /* engine_prefix_stats.c */
-void cmi_engine_prefix_names(cmi_engine_info *info);
 void cmi_engine_prefix_publish(cmi_engine_stats *stats, const cmi_prefix_account *account);
 void cmi_engine_prefix_add(cmi_engine_stats *total, const cmi_engine_stats *one);
 
-extern const cmi_engine_calls cmi_own_engine_calls; /* engine.c */
+/* engine.c */
+extern const cmi_engine_calls cmi_own_engine_calls;
+
+/* What admission goes by at the moment. Any thread. */
+void cmi_engine_peek(cmi_engine *engine, cmi_admission_load *load_out,
+                     cmi_admission_queue *queue_out);
 
 /* engine_loop.c */
 void *cmi_engine_main(void *engine);

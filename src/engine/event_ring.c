@@ -48,6 +48,9 @@ bool cmi_event_ring_push(cmi_event_ring *ring, const cmi_event *event)
         uint64_t one = 1;
         ssize_t n = write(ring->fd, &one, sizeof one); /* fails only when readable already */
         (void)n;
+        if (ring->notify != NULL) {
+            ring->notify(ring->notify_arg);
+        }
     }
     return has_room;
 }

@@ -17,7 +17,9 @@ typedef struct cmi_event_ring {
     uint32_t head; /* next to take */
     uint32_t n_used;
     bool closed;
-    int fd; /* eventfd: readable after a push into the empty ring */
+    int fd;                    /* eventfd: readable after a push into the empty ring */
+    void (*notify)(void *arg); /* called then, too; NULL: nothing is */
+    void *notify_arg;
 } cmi_event_ring;
 
 CMI_NODISCARD cmi_status cmi_event_ring_init(cmi_event_ring *ring, uint32_t n_slots,
