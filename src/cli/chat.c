@@ -10,6 +10,22 @@
 
 enum { MAX_PROMPT_BYTES = 64 << 20, EVENTS_A_POLL = 64 };
 
+cmi_status cmi_chat_open_texts(cmi_chat *chat, const char *dir, const char *chat_template,
+                               const cmi_model_config *config, cmi_error *err)
+{
+    cmi_status st = cmi_tokenizer_load(&chat->tokenizer, dir, err);
+    if (st == CMI_OK) {
+        st = chat_template == NULL
+                 ? cmi_chat_template_load(&chat->chat_template, dir, err)
+                 : cmi_chat_template_load_choice(&chat->chat_template, dir, chat_template, err);
+    }
+    if (st == CMI_OK && config->n_eos_token_ids > 0) {
+        st = cmi_vocab_from_tokenizer(&chat->vocab, chat->tokenizer, config->vocab_size,
+                                      config->eos_token_ids, config->n_eos_token_ids, err);
+    }
+    return st;
+}
+
 cmi_status cmi_chat_open(cmi_chat *chat, const cmi_model_options *opt, const char *chat_template,
                          const cmi_engine_options *engine, cmi_error *err)
 {
@@ -19,18 +35,9 @@ cmi_status cmi_chat_open(cmi_chat *chat, const cmi_model_options *opt, const cha
     cmi_status st = is_apart ? cmi_cli_open_apart(chat, &dir, opt, err)
                              : cmi_cli_open_model(&chat->instance, &dir, opt, false, err);
     if (st == CMI_OK) {
-        st = cmi_tokenizer_load(&chat->tokenizer, cmi_buf_cstr(&dir), err);
-    }
-    if (st == CMI_OK) {
-        st = chat_template == NULL
-                 ? cmi_chat_template_load(&chat->chat_template, cmi_buf_cstr(&dir), err)
-                 : cmi_chat_template_load_choice(&chat->chat_template, cmi_buf_cstr(&dir),
-                                                 chat_template, err);
-    }
-    if (st == CMI_OK && chat->instance->config.n_eos_token_ids > 0) {
-        const cmi_model_config *config = &chat->instance->config;
-        st = cmi_vocab_from_tokenizer(&chat->vocab, chat->tokenizer, config->vocab_size,
-                                      config->eos_token_ids, config->n_eos_token_ids, err);
+        chat->generation = chat->instance->generation;
+        st = cmi_chat_open_texts(chat, cmi_buf_cstr(&dir), chat_template, &chat->instance->config,
+                                 err);
     }
     if (st == CMI_OK) {
         cmi_engine_options opt_with_vocab = *engine;

@@ -13,7 +13,8 @@
 
 /* A model with its texts, and an engine that serves it. */
 typedef struct cmi_chat {
-    cmi_instance *instance;
+    cmi_instance *instance; /* NULL: other processes compute (cli/serve_ranks.h) */
+    cmi_generation_config generation;
     cmi_engine *engine;
     cmi_disaggregation *apart; /* owns both where prefill and decode are apart; else NULL */
     cmi_tokenizer *tokenizer;
@@ -26,6 +27,11 @@ typedef struct cmi_chat {
 CMI_NODISCARD cmi_status cmi_chat_open(cmi_chat *chat, const cmi_model_options *opt,
                                        const char *chat_template, const cmi_engine_options *engine,
                                        cmi_error *err);
+
+/* The part of it that needs no engine: tokenizer, vocabulary, template. */
+CMI_NODISCARD cmi_status cmi_chat_open_texts(cmi_chat *chat, const char *dir,
+                                             const char *chat_template,
+                                             const cmi_model_config *config, cmi_error *err);
 void cmi_chat_close(cmi_chat *chat); /* zeroed is fine */
 
 /* Asked after every token; false cancels the answer. */

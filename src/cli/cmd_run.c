@@ -165,7 +165,7 @@ static cmi_status take_turn(cmi_chat *chat, const run_options *opt, json_t *mess
         opt->no_think ? json_pack("{s:b,s:b}", "enable_thinking", 0, "thinking", 0) : NULL;
     cmi_chat_question question = {.messages = messages,
                                   .kwargs = kwargs,
-                                  .head = sampling(opt, &chat->instance->generation),
+                                  .head = sampling(opt, &chat->generation),
                                   .on_token = show_token,
                                   .on_token_arg = &s};
     interrupted = 0;

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "cli/chat.h"
 #include "cli/serve_http.h"
+#include "cli/serve_ranks.h"
 #include "os/clock.h"
 #include "os/random.h"
 #include "server/server.h"
@@ -72,9 +73,12 @@ static cmi_status watch_signals(cmi_error *err)
     return CMI_OK;
 }
 
-static void wait_for_stop(void)
+static void wait_for_stop(cmi_cli_ranks *ranks)
 {
     struct pollfd readable = {.fd = stop_fd, .events = POLLIN};
+    if (ranks->n > 1) {
+        cmi_serve_ranks_watch(ranks, stop_fd);
+    }
     while (poll(&readable, 1, -1) <= 0) {
     }
 }
@@ -101,7 +105,7 @@ static void name_model(char *name_out, size_t size, const char *path)
 static cmi_status make_api(cmi_api **api_out, const serve_options *opt, const cmi_chat *chat,
                            cmi_error *err)
 {
-    const cmi_generation_config *generation = &chat->instance->generation;
+    const cmi_generation_config *generation = &chat->generation;
     const char *path = opt->model.model;
     const char *own_names[2] = {opt->own_name, path};
     bool renamed = opt->served_names.n_items > 0;
@@ -157,50 +161,74 @@ static uint32_t prefill_threads(const serve_options *opt)
     return opt->n_prefill_threads > 0 ? opt->n_prefill_threads : CMI_MAX(n_threads / 2, 1u);
 }
 
-/* The port is taken first: that it is busy should be known before a model has been loaded. */
-static int serve(serve_options *opt)
+static cmi_model_options model_options(const serve_options *opt)
 {
-    cmi_error err = {0};
+    cmi_model_options model = opt->model;
+    model.max_num_seqs = opt->max_num_seqs;
+    model.n_kv_tokens = opt->max_total_tokens;
+    model.max_drafts = opt->max_drafts;
+    model.n_prefill_threads = prefill_threads(opt);
+    return model;
+}
+
+static cmi_engine_options engine_options(const serve_options *opt)
+{
+    return (cmi_engine_options){.max_queued_requests = opt->max_queued,
+                                .max_queued_tokens = opt->max_queued_tokens,
+                                .probe_ms = opt->probe_ms,
+                                .max_prefill_rows = opt->max_prefill_rows,
+                                .no_prefix_cache = opt->no_prefix_cache,
+                                .max_drafts = opt->max_drafts,
+                                .record_events = opt->record_events,
+                                .drafts_by_cost = !opt->always_drafts};
+}
+
+/* The port is taken first: that it is busy should be known before a model has been loaded. */
+static cmi_status serve_front(serve_options *opt, cmi_cli_ranks *ranks, cmi_error *err)
+{
+    const cmi_model_options model = model_options(opt);
+    const cmi_engine_options engine = engine_options(opt);
     cmi_server *server = NULL;
     cmi_chat chat = {0};
     cmi_api *api = NULL;
-    signal(SIGPIPE, SIG_IGN);
-    cmi_status st = start_server(&server, opt, &err);
-    if (st == CMI_OK) {
-        cmi_engine_options engine = {.max_queued_requests = opt->max_queued,
-                                     .max_queued_tokens = opt->max_queued_tokens,
-                                     .probe_ms = opt->probe_ms,
-                                     .max_prefill_rows = opt->max_prefill_rows,
-                                     .no_prefix_cache = opt->no_prefix_cache,
-                                     .max_drafts = opt->max_drafts,
-                                     .record_events = opt->record_events,
-                                     .drafts_by_cost = !opt->always_drafts};
-        cmi_model_options model = opt->model;
-        model.max_num_seqs = opt->max_num_seqs;
-        model.n_kv_tokens = opt->max_total_tokens;
-        model.max_drafts = opt->max_drafts;
-        model.n_prefill_threads = prefill_threads(opt);
-        st = cmi_chat_open(&chat, &model, opt->chat_template, &engine, &err);
+    cmi_status st = start_server(&server, opt, err);
+    if (st == CMI_OK && ranks->n > 1) {
+        st = cmi_serve_ranks_open(&chat, ranks, &model, opt->chat_template, &engine, err);
+    } else if (st == CMI_OK) {
+        st = cmi_chat_open(&chat, &model, opt->chat_template, &engine, err);
     }
-    if (st == CMI_OK) {
-        st = make_api(&api, opt, &chat, &err);
-    }
-    if (st == CMI_OK) {
-        st = cmi_server_attach(server, api, chat.engine, &err);
-    }
-    if (st == CMI_OK) {
-        st = watch_signals(&err);
-    }
+    st = st == CMI_OK ? make_api(&api, opt, &chat, err) : st;
+    st = st == CMI_OK ? cmi_server_attach(server, api, chat.engine, err) : st;
+    st = st == CMI_OK ? watch_signals(err) : st;
     if (st == CMI_OK) {
         cmi_log(CMI_LOG_INFO, "serving %s at %s://%s:%u/v1", opt->model.model,
                 opt->http.tls_key_path != NULL ? "https" : "http", opt->host,
                 cmi_server_port(server));
-        wait_for_stop();
+        wait_for_stop(ranks);
         cmi_log(CMI_LOG_INFO, "stopping");
     }
     cmi_server_stop(server, opt->shutdown_timeout_s * UINT64_C(1000000000));
     cmi_api_destroy(api);
     cmi_chat_close(&chat);
+    return st;
+}
+
+static int serve(serve_options *opt)
+{
+    cmi_error err = {0};
+    cmi_cli_ranks ranks;
+    const cmi_model_options model = model_options(opt);
+    signal(SIGPIPE, SIG_IGN);
+    cmi_status st = cmi_cli_ranks_begin(&ranks, &model, &err);
+    if (st == CMI_OK && ranks.is_started) {
+        const cmi_engine_options engine = engine_options(opt);
+        st = watch_signals(&err);
+        signal(SIGINT, SIG_IGN); /* of a terminal: the front says when it is over */
+        st = st == CMI_OK ? cmi_serve_rank(&ranks, &model, &engine, stop_fd, &err) : st;
+    } else if (st == CMI_OK) {
+        st = serve_front(opt, &ranks, &err);
+    }
+    cmi_cli_ranks_end(&ranks);
     return st == CMI_OK ? CMI_EXIT_OK : cmi_cli_fail(&err);
 }
 
@@ -340,6 +368,7 @@ int cmi_cmd_serve(int argc, char **argv)
     cmi_serve_http_append(own_table, &opt.http);
     int exit_status;
     add_service_options(own_table, &opt);
+    cmi_cli_ranks_add_options(own_table, &opt.model);
     if (!cmi_cli_parse(own_table, &opt.model, print_help, argc, argv, &exit_status)) {
         return exit_status;
     }

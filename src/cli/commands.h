@@ -76,6 +76,10 @@ CMI_NODISCARD cmi_status cmi_cli_open_model(cmi_instance **instance_out, cmi_buf
                                             const cmi_model_options *opt, bool with_mtp,
                                             cmi_error *err);
 
+/* The directory of opt's model. */
+CMI_NODISCARD cmi_status cmi_cli_find_model(cmi_buf *dir_out, const cmi_model_options *opt,
+                                            cmi_error *err);
+
 /* The parts of cmi_cli_open_model, for instances that are opened beside: how long and how many
  * sequences may be, then all but MODEL. */
 cmi_instance_options cmi_cli_sized_options(const cmi_model_options *opt, bool with_mtp);

@@ -188,7 +188,7 @@ static cmi_status parse_numa(cmi_instance_options *instance, const cmi_model_opt
     return CMI_OK;
 }
 
-static cmi_status find_model(cmi_buf *dir_out, const cmi_model_options *opt, cmi_error *err)
+cmi_status cmi_cli_find_model(cmi_buf *dir_out, const cmi_model_options *opt, cmi_error *err)
 {
     cmi_model_dir_env env = {.hf_hub_cache = getenv("HF_HUB_CACHE"),
                              .hf_home = getenv("HF_HOME"),
@@ -301,7 +301,7 @@ cmi_status cmi_cli_open_instance(cmi_instance **instance_out, cmi_buf *dir_out,
     instance->progress = cmi_progress_bytes;
     instance->progress_arg = &progress;
     if (st == CMI_OK && instance->random_config == NULL) {
-        st = find_model(dir_out, opt, err);
+        st = cmi_cli_find_model(dir_out, opt, err);
         instance->model_dir = cmi_buf_cstr(dir_out);
     }
     if (st != CMI_OK) {

@@ -87,6 +87,21 @@ static void write_durations(const cmi_metrics *m, const cmi_engine_stats *s, cmi
     }
 }
 
+static void write_ranks(const cmi_metrics *m, const cmi_engine_stats *s, cmi_buf *out)
+{
+    if (s->n_ranks == 0) {
+        return;
+    }
+    cmi_metrics_write_value(m, "cminfer:ranks", "gauge", "Ranks that the experts are spread over.",
+                            s->n_ranks, out);
+    cmi_metrics_write_value(m, "cminfer:ranks_up", "gauge", "Of them those that take requests.",
+                            s->n_ranks_up, out);
+    cmi_metrics_write_value(m, "cminfer:ranks_lost_total", "counter", "Times that a rank was lost.",
+                            (double)s->n_ranks_lost, out);
+    cmi_metrics_write_value(m, "cminfer:requests_moved_total", "counter",
+                            "Requests that went on at another rank.", (double)s->n_moved, out);
+}
+
 void cmi_metrics_write_own(const cmi_metrics *m, const cmi_engine_info *info,
                            const cmi_engine_stats *stats, cmi_buf *out)
 {
@@ -94,6 +109,7 @@ void cmi_metrics_write_own(const cmi_metrics *m, const cmi_engine_info *info,
         write_prefix(m, info, stats, out);
         write_refused(m, stats, out);
         write_durations(m, stats, out);
+        write_ranks(m, stats, out);
     }
     cmi_metrics_write_value(m, "cminfer:slow_clients_total", "counter",
                             "Connections ended because their clients were too slow.",
