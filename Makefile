@@ -14,7 +14,7 @@ MAKEFLAGS += --no-print-directory
 CONFIGURE = tools/configure.sh
 MESON_TEST = meson test --print-errorlogs $(TEST_ARGS)
 # Threads have little to do with these, or they take many minutes where every access is watched.
-TSAN_LEFT_OUT = model_forward|engine_instance|server_(format|connections|metrics_live|slo)|bench|tools_.*|text_.*|grammar_.*|fuzz_.*|policy_.*
+TSAN_LEFT_OUT = model_forward|engine_(instance|resume)|server_(format|connections|metrics_live|slo)|bench|tools_.*|text_.*|grammar_.*|fuzz_.*|policy_.*
 # The slowest sanitizer makes a test about ten times slower.
 SANITIZED_TEST = $(MESON_TEST) --no-suite tidy --timeout-multiplier 10
 

@@ -11,8 +11,26 @@ static CMI_NORETURN void out_of_memory(size_t n, size_t size)
     abort();
 }
 
+static _Thread_local bool is_forbidden;
+
+bool cmi_alloc_forbid(bool forbid)
+{
+    const bool was = is_forbidden;
+    is_forbidden = forbid;
+    return was;
+}
+
+static void check_allowed(void)
+{
+    if (is_forbidden) {
+        fprintf(stderr, "cminfer: memory is allocated or released in the middle of a step\n");
+        abort();
+    }
+}
+
 void *cmi_try_alloc(size_t n, size_t size)
 {
+    check_allowed();
     if (n == 0 || size == 0) {
         n = size = 1; /* a unique pointer, so that NULL always means failure */
     }
@@ -31,6 +49,7 @@ void *cmi_alloc(size_t n, size_t size)
 void *cmi_realloc(void *p, size_t n, size_t size)
 {
     size_t bytes;
+    check_allowed();
     if (__builtin_mul_overflow(n, size, &bytes)) {
         out_of_memory(n, size);
     }
@@ -44,6 +63,7 @@ void *cmi_realloc(void *p, size_t n, size_t size)
 void *cmi_alloc_aligned(size_t n_bytes, size_t alignment)
 {
     void *p;
+    check_allowed();
     if (posix_memalign(&p, alignment, CMI_MAX(n_bytes, (size_t)1)) != 0) {
         out_of_memory(1, n_bytes);
     }
@@ -62,6 +82,9 @@ char *cmi_strndup(const char *s, size_t n)
 
 void cmi_free(void *p)
 {
+    if (p != NULL) {
+        check_allowed();
+    }
     free(p);
 }
 

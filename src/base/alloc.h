@@ -26,6 +26,10 @@ CMI_NODISCARD char *cmi_strndup(const char *s, size_t n);
 
 void cmi_free(void *p); /* NULL is fine */
 
+/* While it is true, nothing is allocated or released on this thread: who tries ends the process
+ * with one line, since he breaks a promise (steps do not allocate). Returns what it was. */
+bool cmi_alloc_forbid(bool forbid);
+
 /* Gives the system what is free inside the heap. Takes milliseconds for each GiB of heap: for after
  * an unusually large piece of work only. */
 void cmi_alloc_trim(void);

@@ -442,7 +442,9 @@ static void step(cmi_engine *engine)
     if (plan.n_spans == 0) {
         return;
     }
+    (void)cmi_alloc_forbid(true);
     if (!run_batch(engine, &plan)) {
+        (void)cmi_alloc_forbid(false);
         return;
     }
     count(engine, &plan);
@@ -455,6 +457,7 @@ static void step(cmi_engine *engine)
     }
     tell_outcomes(engine, &plan);
     count_duration(engine, &plan, cmi_clock_monotonic_ns() - begin_ns);
+    (void)cmi_alloc_forbid(false);
     end_requests(engine, n_ended);
 }
 

@@ -4,6 +4,7 @@
  * A step is one pass of the main model, then as many of the MTP layer as any rank has asked for in
  * it. Who has work calls the others; who has none follows. When a rank is lost, its pass is run
  * again; passes of the MTP layer are not: without their KV a sequence goes on without drafts. */
+#include "base/alloc.h"
 #include "base/log.h"
 #include "engine/engine_internal.h"
 #include "engine/instance_rank.h"
@@ -26,10 +27,12 @@ static void give_up(cmi_engine *engine, const cmi_error *err)
 static cmi_status join(cmi_engine *engine)
 {
     cmi_error err = {0};
+    const bool is_step = cmi_alloc_forbid(false); /* experts may have to be read */
     cmi_status st = cmi_instance_join(engine->instance, engine->join_ns, &err);
     if (st != CMI_OK) {
         give_up(engine, &err);
     }
+    (void)cmi_alloc_forbid(is_step);
     return st;
 }
 
@@ -64,7 +67,9 @@ void cmi_engine_rank_wait(cmi_engine *engine, uint64_t until_ns)
 {
     bool followed;
     const uint64_t now_ns = cmi_clock_monotonic_ns();
+    (void)cmi_alloc_forbid(true);
     cmi_status st = cmi_instance_follow(engine->instance, &followed);
+    (void)cmi_alloc_forbid(false);
     if (st != CMI_OK) {
         (void)join(engine);
     } else if (!followed && now_ns < until_ns) {

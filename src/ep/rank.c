@@ -143,8 +143,10 @@ cmi_exchange *cmi_ep_rank_exchange(cmi_ep_rank *rank, uint32_t stream)
 
 /* ---- getting on ---- */
 
+/* Also in the middle of a pass, where a link that ends has memory to give back. */
 static void hear(cmi_ep_rank *rank)
 {
+    const bool was_forbidden = cmi_alloc_forbid(false);
     cmi_gang_event event;
     while (cmi_gang_poll(rank->gang, &event)) {
         cmi_ep_call call;
@@ -153,6 +155,7 @@ static void hear(cmi_ep_rank *rank)
             rank->called = call; /* an older one may come later, from another rank */
         }
     }
+    (void)cmi_alloc_forbid(was_forbidden);
 }
 
 static bool is_in_view(const cmi_ep_rank *rank)

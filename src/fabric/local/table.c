@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "base/log.h"
 
 cmi_local_endpoint *cmi_local_find_endpoint(const cmi_local_fabric *f, cmi_endpoint_id id)
@@ -61,6 +62,7 @@ static void close_fd(cmi_local_fabric *f, int *fd, bool is_watched)
  * writing to the peer's memory himself. */
 static void hang_up(cmi_local_fabric *f, cmi_local_endpoint *ep)
 {
+    const bool was_forbidden = cmi_alloc_forbid(false); /* a loss is not part of anybody's step */
     close_fd(f, &ep->fd, true);
     close_fd(f, &ep->process_fd, true);
     close_fd(f, &ep->peer_bell_fd, false);
@@ -69,6 +71,7 @@ static void hang_up(cmi_local_fabric *f, cmi_local_endpoint *ep)
     ep->peer_header = NULL;
     f->n_blocked -= ep->is_blocked;
     ep->is_blocked = false;
+    (void)cmi_alloc_forbid(was_forbidden);
 }
 
 static void drop_events(cmi_local_fabric *f, const cmi_local_endpoint *ep)
