@@ -170,7 +170,9 @@ static void be_client(const scene *s, uint32_t unused)
     for (uint32_t i = 0; i < s->n_requests; i++) {
         assert_memory_equal(&got[i], &all->want[i], sizeof got[i]);
     }
-    cmi_router_stats_get(router, &stats);
+    do { /* one that had nothing to do any more is missed a little later */
+        cmi_router_stats_get(router, &stats);
+    } while (stats.n_lost < s->n_killed);
     assert_int_equal(stats.n_lost, s->n_killed);
     assert_int_equal(stats.n_open, s->n_ranks - s->n_killed);
     assert_int_equal(stats.n_unplaced, 0);
