@@ -160,8 +160,13 @@ class SlowClients(ConnectionsTest):
     def test_a_request_that_takes_long_is_not_the_clients_fault(self):
         server = self.start("--idle-timeout", "1", "--slow-client-timeout", "1",
                             "--max-num-seqs", "1")
-        running = [server.send(COMPLETIONS, {**LONG, "seed": i}) for i in range(3)]
-        waiting = server.send(COMPLETIONS, {**SHORT, "stream": False})
+        # Without a connection that is kept behind the answer, for however long this test may take.
+        sockets = []
+        for i in range(4):
+            body = {**LONG, "seed": i} if i < 3 else {**SHORT, "stream": False}
+            sockets.append(server.connect())
+            sockets[-1].sendall(post_bytes(COMPLETIONS, body, "Connection: close\r\n"))
+        *running, waiting = sockets
         for sock in running:
             last = read_answer(sock).chunks()[-1]["choices"][0]
             self.assertEqual(last["finish_reason"], "length")
