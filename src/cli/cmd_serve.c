@@ -224,7 +224,9 @@ static int serve(serve_options *opt)
         const cmi_engine_options engine = engine_options(opt);
         st = watch_signals(&err);
         signal(SIGINT, SIG_IGN); /* of a terminal: the front says when it is over */
-        st = st == CMI_OK ? cmi_serve_rank(&ranks, &model, &engine, stop_fd, &err) : st;
+        st = st == CMI_OK
+                 ? cmi_serve_rank(&ranks, &model, opt->chat_template, &engine, stop_fd, &err)
+                 : st;
     } else if (st == CMI_OK) {
         st = serve_front(opt, &ranks, &err);
     }
@@ -379,6 +381,9 @@ int cmi_cmd_serve(int argc, char **argv)
     if (!(opt.ttft_ms >= 0 && opt.ttft_ms <= MAX_TARGET_MS) ||
         !(opt.tpot_ms >= 0 && opt.tpot_ms <= MAX_TARGET_MS)) {
         return cmi_cli_usage("--ttft-ms and --tpot-ms take 0 to 4000000");
+    }
+    if (opt.record_events != NULL && opt.model.n_ranks > 1) {
+        return cmi_cli_usage("--record-events is of one scheduler and does not go with --ep");
     }
     name_model(opt.own_name, sizeof opt.own_name, opt.model.model);
     return serve(&opt);

@@ -161,7 +161,7 @@ static cmi_status open_port(cmi_rank_port **port_out, const cmi_cli_ranks *ranks
 
 /* With all its texts, for grammars. */
 static cmi_status open_rank(cmi_chat *chat, cmi_cli_ranks *ranks, const cmi_model_options *opt,
-                            cmi_error *err)
+                            const char *chat_template, cmi_error *err)
 {
     cmi_model_options own = *opt;
     cmi_instance_options options = cmi_cli_sized_options(&own, false);
@@ -169,19 +169,21 @@ static cmi_status open_rank(cmi_chat *chat, cmi_cli_ranks *ranks, const cmi_mode
     cmi_status st = cmi_cli_ranks_join(ranks, 0, &own, &options, err);
     st = st == CMI_OK ? cmi_cli_open_instance(&chat->instance, &dir, &options, &own, err) : st;
     if (st == CMI_OK) {
-        st = cmi_chat_open_texts(chat, cmi_buf_cstr(&dir), NULL, &chat->instance->config, err);
+        st = cmi_chat_open_texts(chat, cmi_buf_cstr(&dir), chat_template, &chat->instance->config,
+                                 err);
     }
     cmi_buf_deinit(&dir);
     return st;
 }
 
 cmi_status cmi_serve_rank(cmi_cli_ranks *ranks, const cmi_model_options *opt,
-                          const cmi_engine_options *engine, int stop_fd, cmi_error *err)
+                          const char *chat_template, const cmi_engine_options *engine, int stop_fd,
+                          cmi_error *err)
 {
     cmi_chat chat = {0};
     cmi_rank_port *port = NULL;
     int lost_fd = eventfd(0, EFD_CLOEXEC);
-    cmi_status st = lost_fd >= 0 ? open_rank(&chat, ranks, opt, err)
+    cmi_status st = lost_fd >= 0 ? open_rank(&chat, ranks, opt, chat_template, err)
                                  : cmi_error_set(err, CMI_ERR_IO, "cannot make an eventfd");
     st = st == CMI_OK ? open_port(&port, ranks, err) : st;
     if (st == CMI_OK) {

@@ -21,7 +21,7 @@ void cmi_serve_ranks_watch(cmi_cli_ranks *ranks, int stop_fd);
 /* In a rank: serves its router until stop_fd is readable, or the other ranks have been away for too
  * long, which is an error. */
 CMI_NODISCARD cmi_status cmi_serve_rank(cmi_cli_ranks *ranks, const cmi_model_options *opt,
-                                        const cmi_engine_options *engine, int stop_fd,
-                                        cmi_error *err);
+                                        const char *chat_template, const cmi_engine_options *engine,
+                                        int stop_fd, cmi_error *err);
 
 #endif
