@@ -9,6 +9,7 @@
 #include "engine/output_grammar.h"
 #include "engine/router_internal.h"
 #include "os/clock.h"
+#include "os/random.h"
 #include "policy/routing.h"
 #include "policy/step_budget.h"
 
@@ -352,6 +353,8 @@ static void make_tables(cmi_router *r, const cmi_router_options *opt)
     r->ended = cmi_alloc(r->n_slots, sizeof *r->ended);
     r->free_slots = cmi_alloc(r->n_slots, sizeof *r->free_slots);
     for (uint32_t i = r->n_slots; i-- > 0;) {
+        /* A rank may still speak of requests of a router that is gone: its numbers are others. */
+        r->slots[i].attempt = (uint32_t)cmi_random_seed();
         r->free_slots[r->n_free_slots++] = i;
     }
     if (r->vocab != NULL) {

@@ -463,7 +463,8 @@ static uint32_t take_cancels(cmi_router *r)
     return n_ended;
 }
 
-/* Behind the n_ended. Their time is up, or nobody was there for too long. */
+/* Ends those that no rank has and whose time is up, or for whom nobody was there for too long.
+ * *due_ns becomes no later than the next such end. */
 static void end_late(cmi_router *r, uint64_t *due_ns)
 {
     const uint64_t now_ns = cmi_clock_monotonic_ns();
