@@ -6,11 +6,18 @@
 #include "base/log.h"
 #include "base/strmap.h"
 #include "model/expert_slabs.h"
-#include "os/clock.h"
 #include "os/host_memory.h"
 #include "policy/expert_homes.h"
 
 static const uint64_t MS = 1000000;
+
+typedef struct rank_stats {
+    uint32_t place, n_places, n_living;
+    uint64_t n_views;
+    uint64_t n_adopted;      /* experts that this rank holds for others */
+    uint64_t n_read;         /* experts read since the start */
+    uint64_t last_rejoin_ns; /* from a pass that failed to the next that could begin */
+} rank_stats;
 
 struct cmi_instance_rank {
     cmi_ep_rank *ep;
@@ -29,7 +36,7 @@ struct cmi_instance_rank {
     uint8_t *block; /* of the slabs of this place's own experts */
     uint64_t block_bytes;
     uint64_t lost_ns; /* since when passes fail; 0: they do not */
-    cmi_instance_rank_stats stats;
+    rank_stats stats;
 };
 
 /* ---- sizes ---- */
@@ -283,7 +290,7 @@ static void make_tables(cmi_instance *in, const cmi_instance_options *opt)
     r->rank_of = cmi_alloc((size_t)r->n_layers * r->n_experts, sizeof *r->rank_of);
     r->work = cmi_alloc(r->n_places, sizeof *r->work);
     r->slabs = cmi_alloc((size_t)r->n_layers * r->n_experts, sizeof *r->slabs);
-    r->stats = (cmi_instance_rank_stats){.place = r->place, .n_places = r->n_places};
+    r->stats = (rank_stats){.place = r->place, .n_places = r->n_places};
 }
 
 cmi_status cmi_instance_rank_open(cmi_instance *in, const cmi_instance_options *opt,
@@ -453,9 +460,4 @@ cmi_status cmi_instance_serve_passes(cmi_instance *in, uint64_t patience_ns,
         }
     }
     return CMI_OK;
-}
-
-void cmi_instance_rank_get_stats(const cmi_instance *in, cmi_instance_rank_stats *stats_out)
-{
-    *stats_out = in->rank->stats;
 }

@@ -67,14 +67,4 @@ void cmi_instance_rank_wake(cmi_instance *in); /* any thread */
 CMI_NODISCARD cmi_status cmi_instance_serve_passes(cmi_instance *in, uint64_t patience_ns,
                                                    const _Atomic bool *stop, cmi_error *err);
 
-typedef struct cmi_instance_rank_stats {
-    uint32_t place, n_places, n_living;
-    uint64_t n_views;
-    uint64_t n_adopted;      /* experts that this rank holds for others */
-    uint64_t n_read;         /* experts read since the start */
-    uint64_t last_rejoin_ns; /* from a pass that failed to the next that could begin */
-} cmi_instance_rank_stats;
-
-void cmi_instance_rank_get_stats(const cmi_instance *in, cmi_instance_rank_stats *stats_out);
-
 #endif
