@@ -334,7 +334,7 @@ cmi_status cmi_endpoint_flush_wait(cmi_fabric *fabric, cmi_endpoint_id endpoint,
         if (st != CMI_OK) {
             return st;
         }
-        if (info.n_ops == 0) {
+        if (fabric->backend->is_settled(fabric, endpoint)) {
             return fabric->backend->take_failure(fabric, endpoint);
         }
         uint64_t now_ns = cmi_fabric_now_ns(fabric);

@@ -48,6 +48,9 @@ typedef struct cmi_fabric_backend {
     cmi_status (*begin)(cmi_fabric *fabric, cmi_endpoint_id endpoint, const cmi_transfer *transfer,
                         cmi_op *op);
     cmi_status (*take_failure)(cmi_fabric *fabric, cmi_endpoint_id endpoint); /* as flush says it */
+    /* All operations of the endpoint have ended, and what they wrote can be seen. Begins what is
+     * needed for that. */
+    bool (*is_settled)(cmi_fabric *fabric, cmi_endpoint_id endpoint);
     cmi_status (*send)(cmi_fabric *fabric, cmi_endpoint_id endpoint, const void *message,
                        size_t n_bytes);
     bool (*receive)(cmi_fabric *fabric, cmi_endpoint_id *endpoint_out, void *buffer,

@@ -131,6 +131,13 @@ static cmi_status take_failure(cmi_fabric *fabric, cmi_endpoint_id endpoint)
     return st;
 }
 
+static bool is_settled(cmi_fabric *fabric, cmi_endpoint_id endpoint)
+{
+    cmi_fault_fabric *f = cmi_fault_of(fabric);
+    return cmi_fault_endpoint_of(f, endpoint)->n_ops == 0 &&
+           f->inner->backend->is_settled(f->inner, endpoint);
+}
+
 /* ---- messages ---- */
 
 static cmi_status send_message(cmi_fabric *fabric, cmi_endpoint_id endpoint, const void *message,
@@ -245,6 +252,7 @@ static const cmi_fabric_backend backend = {
     .check = check,
     .begin = cmi_fault_begin,
     .take_failure = take_failure,
+    .is_settled = is_settled,
     .send = send_message,
     .receive = receive,
     .progress = progress,

@@ -52,6 +52,7 @@ static const cmi_fabric_backend backend = {
     .check = cmi_local_check,
     .begin = cmi_local_begin,
     .take_failure = cmi_local_take_failure,
+    .is_settled = cmi_local_is_settled,
     .send = cmi_local_send,
     .receive = cmi_local_receive,
     .progress = cmi_local_progress,

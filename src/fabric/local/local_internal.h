@@ -204,6 +204,7 @@ cmi_status cmi_local_check(const cmi_fabric *fabric, cmi_endpoint_id id,
 cmi_status cmi_local_begin(cmi_fabric *fabric, cmi_endpoint_id id, const cmi_transfer *transfer,
                            cmi_op *op);
 cmi_status cmi_local_take_failure(cmi_fabric *fabric, cmi_endpoint_id id);
+bool cmi_local_is_settled(cmi_fabric *fabric, cmi_endpoint_id id);
 void cmi_local_run_queues(cmi_local_fabric *f);
 void cmi_local_end_ops(cmi_local_fabric *f, cmi_local_endpoint *ep, cmi_status st);
 cmi_status cmi_local_send(cmi_fabric *fabric, cmi_endpoint_id id, const void *message,

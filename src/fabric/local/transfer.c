@@ -117,6 +117,12 @@ cmi_status cmi_local_take_failure(cmi_fabric *fabric, cmi_endpoint_id id)
     return ep->state == ENDPOINT_LOST ? ep->status : st;
 }
 
+bool cmi_local_is_settled(cmi_fabric *fabric, cmi_endpoint_id id)
+{
+    const cmi_local_endpoint *ep = cmi_local_find_endpoint(cmi_local_of(fabric), id);
+    return ep == NULL || ep->n_ops == 0;
+}
+
 /* ---- slots ---- */
 
 static cmi_local_op *take_op(cmi_local_fabric *f, const cmi_local_endpoint *ep,
