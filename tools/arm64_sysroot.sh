@@ -10,8 +10,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 packages='libjansson-dev libmicrohttpd-dev libpcre2-dev libedit-dev libhwloc-dev libsodium-dev
-libyaml-dev
-libcmocka-dev'
+libyaml-dev libucx-dev libcmocka-dev'
 sysroot=$PWD/build-arm64/sysroot
 apt=$PWD/build-arm64/apt
 stamp=$sysroot/.installed

@@ -46,7 +46,7 @@ need_run_set() {
     need_command pkg-config pkg-config
     need_command curl curl ca-certificates
     pkg-config --exists \
-        jansson libmicrohttpd libpcre2-8 libedit hwloc libsodium yaml-0.1 2>/dev/null && return
+        jansson libmicrohttpd libpcre2-8 libedit hwloc libsodium yaml-0.1 ucx 2>/dev/null && return
     need_module jansson libjansson-dev
     need_module libmicrohttpd libmicrohttpd-dev
     need_module libpcre2-8 libpcre2-dev
@@ -54,6 +54,7 @@ need_run_set() {
     need_module yaml-0.1 libyaml-dev
     need_module hwloc libhwloc-dev
     need_module libsodium libsodium-dev
+    need_module ucx libucx-dev
 }
 
 need_test_set() {

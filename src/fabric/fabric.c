@@ -80,6 +80,18 @@ cmi_status cmi_fabric_init(cmi_fabric *fabric, const cmi_fabric_backend *backend
     return CMI_OK;
 }
 
+cmi_status cmi_fabric_create(cmi_fabric **fabric_out, const char *kind,
+                             const cmi_fabric_options *opt, cmi_error *err)
+{
+    if (strcmp(kind, "local") == 0) {
+        return cmi_fabric_create_local(fabric_out, opt, err);
+    }
+    if (strcmp(kind, "ucx") == 0) {
+        return cmi_fabric_create_ucx(fabric_out, opt, err);
+    }
+    return cmi_error_set(err, CMI_ERR_INVALID, "\"%.32s\" is no fabric: local or ucx", kind);
+}
+
 void cmi_fabric_destroy(cmi_fabric *fabric)
 {
     if (fabric != NULL) {

@@ -2,7 +2,8 @@
  *
  * A fabric is one place in a cluster. It owns regions, memory that others may reach, and endpoints,
  * connections to other fabrics. A region has an rkey, bytes that can be sent to anyone; whoever has
- * opened it on an endpoint to the region's fabric may put and get there without that fabric's help.
+ * opened it on an endpoint to the region's fabric may put and get there; over shared memory without
+ * that fabric's help, over networks while it calls progress now and then.
  * The way of expert parallelism, of KV hand-off and of the memory pool is always the same: put,
  * put, put, signal; and on the other side wait for the signal's word.
  *
@@ -23,9 +24,9 @@
  *
  * Failure. An endpoint whose peer has closed it (CMI_ERR_CLOSED), has died, or hangs for longer
  * than the options allow (both CMI_ERR_PEER) is lost: one event says so, all its operations end
- * with that status, and so do all later calls. Nothing waits for a lost peer. A local peer that was
- * killed is noticed within milliseconds of progress. Every call that waits has a deadline, in ns of
- * the fabric's clock.
+ * with that status, and so do all later calls. Nothing waits for a lost peer. A peer that was
+ * killed is noticed within milliseconds of progress; a host that is gone, after seconds, or
+ * hung_after_ns. Every call that waits has a deadline, in ns of the fabric's clock.
  *
  * Limits. All tables have the sizes of the options and nothing is allocated after a connection is
  * made. A call that finds no room returns CMI_ERR_NO_CAPACITY and has changed nothing; call
@@ -104,7 +105,21 @@ void cmi_fabric_options_default(cmi_fabric_options *opt);
 CMI_NODISCARD cmi_status cmi_fabric_create_local(cmi_fabric **fabric_out,
                                                  const cmi_fabric_options *opt, cmi_error *err);
 
-/* Closes every endpoint; operations end without events. NULL is fine. */
+/* A fabric for processes of any host ("ucx:HOST:PORT" addresses), by UCX: shared memory, TCP or
+ * RDMA, as it finds them and as its own environment variables (UCX_...) say. The secret keeps
+ * strangers from connecting; the bytes themselves are neither encrypted nor signed, and UCX's ports
+ * are open to whoever reaches them, so its network is to be trusted. Its operations and waits may
+ * need the peer's progress to advance. CMI_ERR_INVALID: an option. CMI_ERR_IO, CMI_ERR_NO_MEMORY.
+ */
+CMI_NODISCARD cmi_status cmi_fabric_create_ucx(cmi_fabric **fabric_out,
+                                               const cmi_fabric_options *opt, cmi_error *err);
+
+/* kind: "local" or "ucx". */
+CMI_NODISCARD cmi_status cmi_fabric_create(cmi_fabric **fabric_out, const char *kind,
+                                           const cmi_fabric_options *opt, cmi_error *err);
+
+/* Closes every endpoint; operations end without events. NULL is fine. A ucx fabric takes up to a
+ * tenth of a second for peers to hear of it. */
 void cmi_fabric_destroy(cmi_fabric *fabric);
 
 uint64_t cmi_fabric_now_ns(const cmi_fabric *fabric);
@@ -136,22 +151,27 @@ typedef struct cmi_rkey {
     uint8_t bytes[CMI_FABRIC_MAX_RKEY];
 } cmi_rkey;
 
+/* CMI_ERR_NOT_FOUND. CMI_ERR_TOO_LARGE: a network has so many devices that UCX's part of it does
+ * not fit; a log line says what to set. */
 CMI_NODISCARD cmi_status cmi_region_get_rkey(cmi_fabric *fabric, cmi_region_id region,
                                              cmi_rkey *rkey_out);
 
 /* ---- endpoints ---- */
 
-/* Takes connections at an address: "local:NAME", or "local:" for a fresh name. Once.
- * CMI_ERR_CLOSED: somebody has that name. */
+/* Takes connections at an address: "local:NAME", or "local:" for a fresh name; "ucx:HOST:PORT" of
+ * this host, port 0 for a free one, HOST 0.0.0.0 or [::] for all its addresses. Once.
+ * CMI_ERR_CLOSED: somebody has that name or port. */
 CMI_NODISCARD cmi_status cmi_fabric_listen(cmi_fabric *fabric, const char *address, cmi_error *err);
 
-/* Where this fabric listens, what others connect to; "" when it does not. */
+/* Where this fabric listens, what others connect to; "" when it does not. Where it listens at all
+ * addresses of its host, others must put one of them in HOST's place. */
 const char *cmi_fabric_address(const cmi_fabric *fabric);
 
 /* Begins to connect. CMI_EVENT_OPEN follows when both sides have proved to know the secret, or else
  * CMI_EVENT_LOST: CMI_ERR_DENIED (secret), CMI_ERR_UNSUPPORTED (a version), CMI_ERR_NO_CAPACITY
  * (the peer has no room), CMI_ERR_NOT_FOUND (nobody there), CMI_ERR_TIMEOUT, CMI_ERR_PEER.
- * CMI_ERR_INVALID: such an address cannot be. CMI_ERR_NO_CAPACITY: too many endpoints. */
+ * CMI_ERR_INVALID: such an address cannot be. CMI_ERR_NO_CAPACITY: too many endpoints. A HOST that
+ * is a name is looked up in this call, however long that takes. */
 CMI_NODISCARD cmi_status cmi_fabric_connect(cmi_fabric *fabric, const char *address,
                                             uint64_t deadline_ns, cmi_endpoint_id *endpoint_out);
 
