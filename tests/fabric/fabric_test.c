@@ -1,6 +1,6 @@
 /* What every backend promises (fabric/fabric.h), in the world that the arguments name:
  *
- *   fabric_test threads|processes [faults] */
+ *   fabric_test [ucx] threads|processes [faults] */
 #include "tests/fabric/cases.h"
 
 #include <dirent.h>
@@ -64,9 +64,11 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         world.is_process |= strcmp(argv[i], "processes") == 0;
         world.has_faults |= strcmp(argv[i], "faults") == 0;
+        world.backend = strcmp(argv[i], "ucx") == 0 ? "ucx" : world.backend;
     }
-    snprintf(name, sizeof name, "%s%s", world.is_process ? "processes" : "threads",
-             world.has_faults ? " under faults" : "");
+    rig_init();
+    snprintf(name, sizeof name, "%s in %s%s", world.backend,
+             world.is_process ? "processes" : "threads", world.has_faults ? " under faults" : "");
     world.name = name;
     cmi_log_set_level(CMI_LOG_ERROR);
     const struct CMUnitTest tests[] = {
