@@ -25,9 +25,9 @@
  *   wire.c       what is said, pure          handshake.c  until an endpoint is open
  *   table.c      endpoints, links, events    control.c    frames on the TCP connection
  *   ops.c        slots of operations         transfer.c   put, get, signal, flush
- *   memory.c     regions and rkeys           message.c    active messages
- *   link.c       UCX endpoints' ends         sleep.c      progress and sleeping
- *   ucx.c        the backend's table, making and ending
+ *   memory.c     own regions and rkeys       message.c    active messages
+ *   remote.c     the peers'                  sleep.c      progress and sleeping
+ *   link.c       UCX endpoints' ends         ucx.c        the backend's table, making and ending
  *
  * UCX allocates as it likes, also after a connection is open; what is ours does not. UCX calls back
  * from inside its progress and from inside what is sent to oneself, so callbacks only note what has
@@ -337,21 +337,23 @@ cmi_status cmi_ucx_register(cmi_fabric *fabric, void *memory, size_t n_bytes,
 void cmi_ucx_deregister(cmi_fabric *fabric, cmi_region_id id);
 void *cmi_ucx_region_memory(cmi_fabric *fabric, cmi_region_id id);
 cmi_status cmi_ucx_get_rkey(cmi_fabric *fabric, cmi_region_id id, cmi_rkey *rkey_out);
-cmi_status cmi_ucx_open_rkey(cmi_fabric *fabric, cmi_endpoint_id id, const cmi_rkey *rkey,
-                             cmi_remote_id *remote_out);
 void cmi_ucx_free_regions(cmi_ucx_fabric *f); /* all, whoever has them */
+void cmi_ucx_bury_regions(cmi_ucx_fabric *f); /* dying ones that nobody writes to any more */
+void cmi_ucx_announce(cmi_ucx_link *link);    /* regions that the peer has not heard of */
 
 /* A word in a region; NULL: no such region, or outside. */
 _Atomic uint64_t *cmi_ucx_find_word(cmi_ucx_fabric *f, uint64_t serial, uint64_t offset);
-cmi_ucx_remote *cmi_ucx_find_remote(const cmi_ucx_fabric *f, const cmi_ucx_link *link,
-                                    cmi_remote_id id);
 
-void cmi_ucx_announce(cmi_ucx_link *link); /* regions that the peer has not heard of */
+/* ---- remote.c ---- */
+
+cmi_status cmi_ucx_open_rkey(cmi_fabric *fabric, cmi_endpoint_id id, const cmi_rkey *rkey,
+                             cmi_remote_id *remote_out);
+cmi_ucx_remote *cmi_ucx_find_remote(const cmi_ucx_fabric *f, const cmi_ucx_link *link,
+                                    cmi_remote_id id); /* NULL: none */
 void cmi_ucx_hear_region(cmi_ucx_link *link, uint64_t serial);
 void cmi_ucx_hear_revoke(cmi_ucx_link *link, uint64_t serial, uint64_t seq);
 void cmi_ucx_run_revoked(cmi_ucx_link *link);
 void cmi_ucx_forget_remotes(cmi_ucx_link *link);
-void cmi_ucx_bury_regions(cmi_ucx_fabric *f); /* dying ones that nobody writes to any more */
 
 /* ---- sleep.c ---- */
 
