@@ -184,7 +184,7 @@ void a_wake_ends_a_sleep(void **state)
     cmi_fabric_options opt = rig_options("sleeper");
     cmi_fabric *f = rig_make(&opt, false);
     for (int i = 0; i < 50; i++) {
-        uint64_t until_ns = cmi_fabric_after_ns(f, 10 * SECOND_NS);
+        uint64_t until_ns = cmi_fabric_after_ns(f, PATIENCE_NS);
         if (i % 2 == 0) { /* before it sleeps */
             cmi_fabric_wake(f);
             cmi_fabric_progress(f);

@@ -24,6 +24,7 @@ cmi_fabric_options rig_options(const char *name)
     opt.secret = secret;
     opt.secret_bytes = sizeof secret;
     opt.version = 7;
+    opt.handshake_ns = PATIENCE_NS;
     return opt;
 }
 
@@ -138,6 +139,8 @@ static void run_nursery(int fd)
 void rig_init(void)
 {
     int fds[2];
+    /* It would notice a dead peer after seconds, and hide that we do not. */
+    setenv("UCX_KEEPALIVE_INTERVAL", "inf", 0);
     if (!rig_is_ucx() || !world.is_process) {
         return;
     }

@@ -23,7 +23,7 @@ typedef struct rig_world {
 extern rig_world world;
 
 static const uint64_t SECOND_NS = 1000000000u;
-static const uint64_t PATIENCE_NS = 20000000000u; /* for what comes at once on a machine at rest */
+static const uint64_t PATIENCE_NS = 90000000000u; /* for what comes at once on a machine at rest */
 enum { RIG_MAX_THERE = 8, RIG_MAX_MESSAGE = 4096 };
 
 #define NEED(condition)                                                                            \
