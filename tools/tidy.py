@@ -256,7 +256,7 @@ def rule_header(tree):
     """Every header compiles alone, and twice in a row."""
     flags = ['-std=gnu11', '-D_GNU_SOURCE', '-DCMI_VERSION=""', '-Wall', '-Wextra', '-Werror',
              '-fsyntax-only', '-I', str(tree.root / 'src'), '-I', str(tree.root)]
-    modules = ['jansson', 'libmicrohttpd', 'libpcre2-8', 'libedit', 'hwloc', 'libsodium',
+    modules = ['jansson', 'libmicrohttpd', 'libpcre2-8', 'libedit', 'hwloc', 'libsodium', 'ucx',
                'cmocka']
     module_flags = []
     for module in modules:

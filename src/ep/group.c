@@ -22,8 +22,9 @@ struct cmi_ep_group {
 /* ---- making ---- */
 
 /* What it connects to is in its own process: nobody else knows the secret. */
-static cmi_status make_fabric(cmi_ep_group *g, uint32_t rank, const uint8_t *secret,
-                              cmi_ep_wrap_fn *wrap, void *arg, cmi_error *err)
+static cmi_status make_fabric(cmi_ep_group *g, const char *kind, uint32_t rank,
+                              const uint8_t *secret, cmi_ep_wrap_fn *wrap, void *arg,
+                              cmi_error *err)
 {
     char name[16];
     cmi_fabric_options opt;
@@ -37,9 +38,10 @@ static cmi_status make_fabric(cmi_ep_group *g, uint32_t rank, const uint8_t *sec
     opt.message_bytes = MESSAGE_BYTES;
     opt.ring_bytes = RING_BYTES;
     opt.handshake_ns = handshake_ns;
-    cmi_status st = cmi_fabric_create_local(&g->fabrics[rank], &opt, err);
+    const char *address = strcmp(kind, "ucx") == 0 ? "ucx:127.0.0.1:0" : "local:";
+    cmi_status st = cmi_fabric_create(&g->fabrics[rank], kind, &opt, err);
     st = st == CMI_OK && wrap != NULL ? wrap(arg, rank, &g->fabrics[rank], err) : st;
-    st = st == CMI_OK ? cmi_fabric_listen(g->fabrics[rank], "local:", err) : st;
+    st = st == CMI_OK ? cmi_fabric_listen(g->fabrics[rank], address, err) : st;
     if (st == CMI_OK) {
         snprintf(g->addresses[rank], sizeof g->addresses[rank], "%s",
                  cmi_fabric_address(g->fabrics[rank]));
@@ -47,8 +49,8 @@ static cmi_status make_fabric(cmi_ep_group *g, uint32_t rank, const uint8_t *sec
     return st;
 }
 
-cmi_status cmi_ep_group_create(cmi_ep_group **group_out, uint32_t n_ranks, cmi_ep_wrap_fn *wrap,
-                               void *arg, cmi_error *err)
+cmi_status cmi_ep_group_create(cmi_ep_group **group_out, const char *kind, uint32_t n_ranks,
+                               cmi_ep_wrap_fn *wrap, void *arg, cmi_error *err)
 {
     uint8_t secret[SECRET_BYTES];
     if (n_ranks < 1 || n_ranks > CMI_EP_MAX_RANKS) {
@@ -64,7 +66,7 @@ cmi_status cmi_ep_group_create(cmi_ep_group **group_out, uint32_t n_ranks, cmi_e
     g->fabrics = cmi_alloc(n_ranks, sizeof *g->fabrics);
     g->addresses = cmi_alloc(n_ranks, sizeof *g->addresses);
     for (uint32_t i = 0; st == CMI_OK && i < n_ranks; i++) {
-        st = make_fabric(g, i, secret, wrap, arg, err);
+        st = make_fabric(g, kind, i, secret, wrap, arg, err);
     }
     if (st != CMI_OK) {
         cmi_ep_group_destroy(g);

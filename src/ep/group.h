@@ -16,9 +16,11 @@ typedef struct cmi_ep_group cmi_ep_group;
 typedef cmi_status cmi_ep_wrap_fn(void *arg, uint32_t rank, cmi_fabric **fabric_inout,
                                   cmi_error *err);
 
-/* wrap may be NULL. CMI_ERR_INVALID: n_ranks. CMI_ERR_IO, CMI_ERR_NO_MEMORY. */
-CMI_NODISCARD cmi_status cmi_ep_group_create(cmi_ep_group **group_out, uint32_t n_ranks,
-                                             cmi_ep_wrap_fn *wrap, void *arg, cmi_error *err);
+/* kind: of the fabrics, "local" or "ucx", which brings them together on the loopback address. wrap
+ * may be NULL. CMI_ERR_INVALID: kind or n_ranks. CMI_ERR_IO, CMI_ERR_NO_MEMORY. */
+CMI_NODISCARD cmi_status cmi_ep_group_create(cmi_ep_group **group_out, const char *kind,
+                                             uint32_t n_ranks, cmi_ep_wrap_fn *wrap, void *arg,
+                                             cmi_error *err);
 void cmi_ep_group_destroy(cmi_ep_group *group); /* NULL is fine */
 
 cmi_fabric *cmi_ep_group_fabric(cmi_ep_group *group, uint32_t rank);

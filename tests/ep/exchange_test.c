@@ -9,6 +9,8 @@
 #include "base/rng.h"
 #include "tests/ep/mesh.h"
 
+static const char *fabric = "local"; /* or the program's argument */
+
 enum { MAX_ROWS = 24, TOP_K = 4, N_EXPERTS = 20, N_LAYERS = 3, ROW_BYTES = 100, RESULT_WORDS = 17 };
 
 typedef struct plan {
@@ -190,8 +192,12 @@ static mesh *make_mesh(uint32_t n_ranks, plan *p, bool (*run)(mesh_rank *))
 {
     mesh *m = cmi_alloc(1, sizeof *m);
     uint32_t n_local[MESH_MAX_RANKS * N_LAYERS] = {0}, most = 1;
-    *m = (mesh){
-        .n_ranks = n_ranks, .n_layers = N_LAYERS, .n_experts = N_EXPERTS, .run = run, .arg = p};
+    *m = (mesh){.n_ranks = n_ranks,
+                .fabric = fabric,
+                .n_layers = N_LAYERS,
+                .n_experts = N_EXPERTS,
+                .run = run,
+                .arg = p};
     m->rank_of = cmi_alloc(N_LAYERS * N_EXPERTS, sizeof *m->rank_of);
     for (uint32_t i = 0; i < N_LAYERS * N_EXPERTS; i++) { /* uneven; some ranks have none */
         m->rank_of[i] = (uint16_t)draw(p->seed + 6, n_ranks, i, n_ranks);
@@ -387,8 +393,9 @@ static void windows_do_not_overlap(void **state)
     assert_int_equal(cmi_ep_result(&l, 5 * 4 - 1) + l.result_stride, l.region_bytes);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    fabric = argc > 1 ? argv[1] : fabric;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_are_the_papers),
         cmocka_unit_test(windows_do_not_overlap),

@@ -10,6 +10,8 @@
 #include "engine/instance.h"
 #include "tests/ep/mesh.h"
 
+static const char *fabric = "local"; /* or the program's argument */
+
 enum { N_PASSES = 4, MAX_PROMPT = 40, MAX_ROWS = 64, N_PAGES = 4 };
 
 typedef struct variant {
@@ -150,6 +152,7 @@ static void run_ranks(world *w, uint32_t n_ranks, uint64_t seed)
     mesh *m = cmi_alloc(1, sizeof *m);
     uint32_t most;
     *m = (mesh){.n_ranks = n_ranks,
+                .fabric = fabric,
                 .n_layers = c->num_hidden_layers + 1,
                 .n_experts = c->n_routed_experts,
                 .faults = w->by_put ? &faults : NULL,
@@ -219,6 +222,9 @@ static void ranks_give_the_bits_of_one(void **state)
         world w = {0};
         assert_int_equal(cmi_instance_open(&w.instance, &opt, &err), CMI_OK);
         for (size_t i = 0; i < n_counts; i++) {
+            if (strcmp(fabric, "local") != 0 && (i + v) % 3 != 0) {
+                continue; /* every type, every number, but not each with each */
+            }
             for (uint64_t seed = 2; seed < 4; seed++) {
                 expect_same(&w, n_ranks[i], seed + 10 * i, false);
                 expect_same(&w, n_ranks[i], seed + 10 * i, true);
@@ -228,8 +234,9 @@ static void ranks_give_the_bits_of_one(void **state)
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    fabric = argc > 1 ? argv[1] : fabric;
     const struct CMUnitTest tests[] = {cmocka_unit_test(ranks_give_the_bits_of_one)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

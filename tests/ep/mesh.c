@@ -50,8 +50,12 @@ static void *rank_main(void *arg)
         abort(); /* the others would wait for it */
     }
     r->is_good = r->mesh->run(r);
-    /* what a rank sent last goes on only while it takes part */
+    /* what a rank sent last goes on only while it and its peers take part */
     r->is_good &= cmi_ep_drain(r->exchange) == CMI_OK || r->may_be_lost;
+    atomic_fetch_add(&r->mesh->n_drained, 1);
+    while (atomic_load(&r->mesh->n_drained) < r->mesh->n_ranks) {
+        cmi_fabric_sleep(r->fabric, cmi_fabric_after_ns(r->fabric, 1000000));
+    }
     pthread_barrier_wait(&r->mesh->barrier); /* nobody leaves while somebody needs its flags */
     cmi_ep_destroy(r->exchange);
     cmi_team_destroy(r->team);
@@ -63,10 +67,12 @@ bool mesh_run(mesh *m)
     bool is_good = true;
     cmi_error err = {0};
     cmi_fault_options faults = m->faults != NULL ? *m->faults : (cmi_fault_options){0};
-    if (cmi_ep_group_create(&m->group, m->n_ranks, m->faults != NULL ? wrap : NULL, &faults,
-                            &err) != CMI_OK) {
+    if (cmi_ep_group_create(&m->group, m->fabric, m->n_ranks, m->faults != NULL ? wrap : NULL,
+                            &faults, &err) != CMI_OK) {
+        fprintf(stderr, "%s\n", err.text);
         return false;
     }
+    m->n_drained = 0;
     pthread_barrier_init(&m->barrier, NULL, m->n_ranks);
     for (uint32_t i = 0; i < m->n_ranks; i++) {
         m->ranks[i] = (mesh_rank){.mesh = m, .rank = i};

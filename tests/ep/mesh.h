@@ -3,6 +3,7 @@
 #define CMI_TESTS_EP_MESH_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "ep/group.h"
 #include "fabric/fault.h"
@@ -24,6 +25,7 @@ typedef struct mesh_rank {
 
 typedef struct mesh {
     uint32_t n_ranks;
+    const char *fabric; /* its kind */
     cmi_ep_layout layout;
     const cmi_fault_options *faults; /* NULL: memory is reached directly */
     uint32_t n_layers, n_experts;
@@ -32,6 +34,7 @@ typedef struct mesh {
     bool (*run)(mesh_rank *rank); /* on the rank's thread, with its exchange */
     void *arg;
     /* the mesh's own */
+    _Atomic uint32_t n_drained;
     pthread_barrier_t barrier;
     cmi_ep_group *group;
     mesh_rank ranks[MESH_MAX_RANKS];

@@ -230,7 +230,7 @@ static cmi_status make_context(cmi_ucx_fabric *f, cmi_error *err)
 static cmi_status make_worker(cmi_ucx_fabric *f, cmi_error *err)
 {
     ucp_worker_params_t param = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
-                                 .thread_mode = UCS_THREAD_MODE_SINGLE};
+                                 .thread_mode = UCS_THREAD_MODE_SERIALIZED};
     int fd;
     ucs_status_t st = ucp_worker_create(f->context, &param, &f->worker);
     if (st != UCS_OK) {
