@@ -46,24 +46,37 @@ static void read_address(const uint8_t *data, size_t size)
     }
 }
 
+static void read_carried(const uint8_t *data, size_t size)
+{
+    cmi_ucx_am_view view;
+    const size_t n_header = CMI_MIN(size, sizeof(cmi_ucx_am_data));
+    if (cmi_ucx_am_read(data, n_header, data + n_header, size - n_header, &view) &&
+        (view.message != data + n_header || view.n_message != size - n_header)) {
+        abort();
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0) {
         return 0;
     }
     cmi_ucx_am_view view;
-    switch (data[0] % 4) {
+    switch (data[0] % 5) {
     case 0:
         read_frames(data + 1, size - 1);
         break;
     case 1:
-        if (cmi_ucx_am_read(data + 1, size - 1, &view) && view.am.kind == UCX_AM_MESSAGE &&
+        if (cmi_ucx_am_read(NULL, 0, data + 1, size - 1, &view) && view.am.kind == UCX_AM_MESSAGE &&
             view.message + view.n_message != data + size) {
             abort();
         }
         break;
     case 2:
         read_rkey(data + 1, size - 1);
+        break;
+    case 4:
+        read_carried(data + 1, size - 1);
         break;
     default:
         read_address(data + 1, size - 1);

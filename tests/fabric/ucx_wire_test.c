@@ -57,18 +57,44 @@ static void active_messages_have_their_size(void **state)
     cmi_ucx_am am = {.kind = UCX_AM_MESSAGE};
     memcpy(message, &am, sizeof am);
     const uint8_t *s = (const uint8_t *)&signal, *n = (const uint8_t *)&note;
-    assert_true(cmi_ucx_am_read(s, sizeof signal, &view) && view.signal.offset == 16);
-    assert_false(cmi_ucx_am_read(s, sizeof signal - 1, &view));
-    assert_true(cmi_ucx_am_read(n, sizeof note, &view) && view.note.head == 3);
-    assert_false(cmi_ucx_am_read(n, sizeof note - 8, &view));
-    assert_true(cmi_ucx_am_read(message, sizeof message, &view) && view.n_message == 5);
-    assert_false(cmi_ucx_am_read(message, sizeof am, &view));
-    assert_false(cmi_ucx_am_read(message, sizeof am - 1, &view));
+    assert_true(cmi_ucx_am_read(NULL, 0, s, sizeof signal, &view) && view.signal.offset == 16);
+    assert_false(cmi_ucx_am_read(NULL, 0, s, sizeof signal - 1, &view));
+    assert_true(cmi_ucx_am_read(NULL, 0, n, sizeof note, &view) && view.note.head == 3);
+    assert_false(cmi_ucx_am_read(NULL, 0, n, sizeof note - 8, &view));
+    assert_true(cmi_ucx_am_read(NULL, 0, message, sizeof message, &view) && view.n_message == 5);
+    assert_false(cmi_ucx_am_read(NULL, 0, message, sizeof am, &view));
+    assert_false(cmi_ucx_am_read(NULL, 0, message, sizeof am - 1, &view));
     signal.offset = 4;
-    assert_false(cmi_ucx_am_read(s, sizeof signal, &view));
+    assert_false(cmi_ucx_am_read(NULL, 0, s, sizeof signal, &view));
     signal.offset = 8;
     signal.signal = 2;
-    assert_false(cmi_ucx_am_read(s, sizeof signal, &view));
+    assert_false(cmi_ucx_am_read(NULL, 0, s, sizeof signal, &view));
+}
+
+static void what_is_carried_has_its_header(void **state)
+{
+    (void)state;
+    cmi_ucx_am_view view;
+    const uint8_t bytes[3] = {1, 2, 3};
+    cmi_ucx_am_data data = {.am = {.kind = UCX_AM_PUT, .seq = 9}, .to = 4, .offset = 5};
+    assert_true(cmi_ucx_am_read(&data, sizeof data, bytes, 3, &view));
+    assert_true(view.am.seq == 9 && view.data.to == 4 && view.data.offset == 5);
+    assert_true(view.message == bytes && view.n_message == 3);
+    assert_false(cmi_ucx_am_read(&data, sizeof data, bytes, 0, &view));
+    assert_false(cmi_ucx_am_read(&data, sizeof data - 8, bytes, 3, &view));
+    data.am.kind = UCX_AM_GOT;
+    assert_true(cmi_ucx_am_read(&data, sizeof data, bytes, 3, &view));
+    assert_false(cmi_ucx_am_read(&data, sizeof data, bytes, 0, &view));
+    data.status = CMI_ERR_NOT_FOUND;
+    assert_true(cmi_ucx_am_read(&data, sizeof data, bytes, 0, &view));
+    assert_false(cmi_ucx_am_read(&data, sizeof data, bytes, 3, &view));
+    data.am.kind = UCX_AM_SIGNAL;
+    assert_false(cmi_ucx_am_read(&data, sizeof data, bytes, 3, &view));
+    cmi_ucx_am_get get = {.am = {.kind = UCX_AM_GET}, .n_bytes = 1};
+    assert_true(cmi_ucx_am_read(NULL, 0, (const uint8_t *)&get, sizeof get, &view));
+    assert_false(cmi_ucx_am_read(NULL, 0, (const uint8_t *)&get, sizeof get - 1, &view));
+    get.n_bytes = 0;
+    assert_false(cmi_ucx_am_read(NULL, 0, (const uint8_t *)&get, sizeof get, &view));
 }
 
 static void an_rkey_with_a_flipped_bit_is_none(void **state)
@@ -127,6 +153,7 @@ int main(void)
         cmocka_unit_test(frames_are_read_whole),
         cmocka_unit_test(what_is_no_frame_is_refused),
         cmocka_unit_test(active_messages_have_their_size),
+        cmocka_unit_test(what_is_carried_has_its_header),
         cmocka_unit_test(an_rkey_with_a_flipped_bit_is_none),
         cmocka_unit_test(addresses_have_a_host_and_a_port),
     };

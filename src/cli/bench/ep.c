@@ -298,7 +298,8 @@ cmi_status cmi_bench_ep_run(cmi_bench_ep_result *result_out, uint32_t n_ranks,
     cmi_status st = cmi_ep_layout_make(&run.layout, &shape, err);
     if (st == CMI_OK) {
         const bool has_faults = opt->by_put || opt->delay_us > 0;
-        st = cmi_ep_group_create(&run.group, "local", n_ranks, has_faults ? wrap : NULL, &wrapped, err);
+        st = cmi_ep_group_create(&run.group, "local", n_ranks, has_faults ? wrap : NULL, &wrapped,
+                                 err);
     }
     if (st != CMI_OK) {
         return st;

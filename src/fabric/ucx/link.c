@@ -87,6 +87,7 @@ static void run_wiring(cmi_ucx_link *link)
     }
     if (link->has_told_wired && link->has_heard_wired) {
         link->state = LINK_OPEN;
+        cmi_ucx_look_at_lanes(link);
         link->beat_ns = cmi_fabric_now_ns(&f->base);
         cmi_ucx_add_open_event(f, link);
         cmi_ucx_announce(link);
@@ -238,6 +239,7 @@ static void run_open(cmi_ucx_link *link, uint64_t now_ns)
     } else if (link->has_ucx_failed && now_ns - CMI_MIN(now_ns, link->trouble_ns) >= CAUSE_NS) {
         cmi_ucx_lose(link, CMI_ERR_PEER);
     } else {
+        cmi_ucx_run_carried(link);
         cmi_ucx_run_ops(link);
         cmi_ucx_run_revoked(link);
         cmi_ucx_run_notes(link);

@@ -116,7 +116,7 @@ cmi_status cmi_ucx_register(cmi_fabric *fabric, void *memory, size_t n_bytes,
 static bool is_in_reach(const cmi_ucx_link *link, const cmi_ucx_region *region)
 {
     if (link->state == LINK_WIRES || link->state == LINK_OPEN) {
-        return link->revoke_acked < region->revoke_seq;
+        return link->revoke_acked < region->revoke_seq || cmi_ucx_is_serving(link, region->serial);
     }
     return link->ep != NULL || link->is_closing;
 }
@@ -226,18 +226,24 @@ void *cmi_ucx_region_memory(cmi_fabric *fabric, cmi_region_id id)
     return region == NULL ? NULL : region->bytes;
 }
 
-_Atomic uint64_t *cmi_ucx_find_word(cmi_ucx_fabric *f, uint64_t serial, uint64_t offset)
+uint8_t *cmi_ucx_find_bytes(const cmi_ucx_fabric *f, uint64_t serial, uint64_t offset,
+                            uint64_t n_bytes)
 {
     for (uint32_t i = 0; i < 2 * f->base.opt.n_regions; i++) {
         const cmi_ucx_region *region = &f->regions[i];
         if (region->state == REGION_LIVE && region->serial == serial) {
-            bool is_inside = offset <= region->n_bytes && 8 <= region->n_bytes - offset;
-            uint8_t *word = region->bytes + offset;
-            bool is_aligned = (uintptr_t)word % sizeof(uint64_t) == 0;
-            return is_inside && is_aligned ? (_Atomic uint64_t *)(void *)word : NULL;
+            bool is_inside = offset <= region->n_bytes && n_bytes <= region->n_bytes - offset;
+            return is_inside ? region->bytes + offset : NULL;
         }
     }
     return NULL;
+}
+
+_Atomic uint64_t *cmi_ucx_find_word(const cmi_ucx_fabric *f, uint64_t serial, uint64_t offset)
+{
+    uint8_t *word = cmi_ucx_find_bytes(f, serial, offset, sizeof(uint64_t));
+    bool is_aligned = (uintptr_t)word % sizeof(uint64_t) == 0;
+    return is_aligned ? (_Atomic uint64_t *)(void *)word : NULL;
 }
 
 cmi_status cmi_ucx_get_rkey(cmi_fabric *fabric, cmi_region_id id, cmi_rkey *rkey_out)

@@ -40,8 +40,9 @@ void cmi_ucx_free_rings(cmi_ucx_link *link)
 
 /* ---- out ---- */
 
-ucs_status_ptr_t cmi_ucx_send_am(cmi_ucx_link *link, const void *bytes, size_t n,
-                                 ucp_send_nbx_callback_t done, void *arg)
+ucs_status_ptr_t cmi_ucx_send_am(cmi_ucx_link *link, const cmi_ucx_am_data *header,
+                                 const void *bytes, size_t n, ucp_send_nbx_callback_t done,
+                                 void *arg)
 {
     ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK |
                                                  UCP_OP_ATTR_FIELD_USER_DATA |
@@ -49,7 +50,8 @@ ucs_status_ptr_t cmi_ucx_send_am(cmi_ucx_link *link, const void *bytes, size_t n
                                  .flags = UCP_AM_SEND_FLAG_EAGER,
                                  .cb.send = done,
                                  .user_data = arg};
-    return ucp_am_send_nbx(link->ep, CMI_UCX_AM_ID, NULL, 0, bytes, n, &param);
+    return ucp_am_send_nbx(link->ep, CMI_UCX_AM_ID, header, header == NULL ? 0 : sizeof *header,
+                           bytes, n, &param);
 }
 
 static void fail_of_ucx(cmi_ucx_link *link)
@@ -84,7 +86,7 @@ void cmi_ucx_send_note(cmi_ucx_link *link)
         .head = link->in.at,
         .flags = flags};
     ucs_status_ptr_t request =
-        cmi_ucx_send_am(link, &link->note, sizeof link->note, note_done, link);
+        cmi_ucx_send_am(link, NULL, &link->note, sizeof link->note, note_done, link);
     if (UCS_PTR_IS_PTR(request)) {
         link->is_noting = true;
         cmi_ucx_count_pending(link, 1);
@@ -142,7 +144,7 @@ static cmi_status send_staged(cmi_ucx_link *link, const void *message, size_t n_
     memcpy(staged + sizeof am, message, n_bytes);
     link->out_tail += record_bytes(n_bytes);
     ucs_status_ptr_t request =
-        cmi_ucx_send_am(link, staged, sizeof am + n_bytes, message_done, link);
+        cmi_ucx_send_am(link, NULL, staged, sizeof am + n_bytes, message_done, link);
     if (UCS_PTR_IS_PTR(request)) {
         link->n_staged += CMI_ROUND_UP(sizeof am + n_bytes, (size_t)8);
         link->n_sending++;
@@ -212,6 +214,15 @@ static cmi_status take_note(cmi_ucx_link *link, const cmi_ucx_am_note *note)
     return CMI_OK;
 }
 
+static cmi_status take_message(cmi_ucx_link *link, const cmi_ucx_am_view *view)
+{
+    if (view->n_message > link->message_bytes) {
+        return CMI_ERR_BAD_DATA;
+    }
+    cmi_status st = cmi_ring_write(&link->in_writer, view->message, (uint32_t)view->n_message);
+    return st == CMI_OK ? CMI_OK : CMI_ERR_BAD_DATA;
+}
+
 static cmi_status take(cmi_ucx_link *link, const cmi_ucx_am_view *view)
 {
     if (view->am.kind == UCX_AM_NOTE) {
@@ -224,15 +235,19 @@ static cmi_status take(cmi_ucx_link *link, const cmi_ucx_am_view *view)
     if (link->has_heard_bye) {
         cmi_ucx_stir(link);
     }
-    if (view->am.kind == UCX_AM_SIGNAL) {
+    switch (view->am.kind) {
+    case UCX_AM_SIGNAL:
         take_signal(link, &view->signal);
         return CMI_OK;
+    case UCX_AM_PUT:
+        return cmi_ucx_take_put(link, view);
+    case UCX_AM_GET:
+        return cmi_ucx_take_get(link, &view->get);
+    case UCX_AM_GOT:
+        return cmi_ucx_take_got(link, view);
+    default:
+        return take_message(link, view);
     }
-    if (view->n_message > link->message_bytes) {
-        return CMI_ERR_BAD_DATA;
-    }
-    cmi_status st = cmi_ring_write(&link->in_writer, view->message, (uint32_t)view->n_message);
-    return st == CMI_OK ? CMI_OK : CMI_ERR_BAD_DATA;
 }
 
 static ucs_status_t hear_am(void *arg, const void *header, size_t header_bytes, void *data,
@@ -240,9 +255,9 @@ static ucs_status_t hear_am(void *arg, const void *header, size_t header_bytes, 
 {
     cmi_ucx_fabric *f = arg;
     cmi_ucx_am_view view;
-    (void)header;
-    bool is_here = (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) == 0 && header_bytes == 0;
-    if (!is_here || !cmi_ucx_am_read(data, n_bytes, &view) || view.am.link >= f->n_links) {
+    bool is_here = (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) == 0;
+    if (!is_here || !cmi_ucx_am_read(header, header_bytes, data, n_bytes, &view) ||
+        view.am.link >= f->n_links) {
         return UCS_OK;
     }
     cmi_ucx_link *link = &f->links[view.am.link];

@@ -149,6 +149,9 @@ static cmi_status open_known(cmi_ucx_link *link, const cmi_ucx_rkey *rkey, const
         remote->rkey = NULL;
         return st == UCS_ERR_NO_MEMORY ? CMI_ERR_NO_MEMORY : CMI_ERR_UNSUPPORTED;
     }
+    void *mapped;
+    remote->is_carried =
+        !link->has_rdma && ucp_rkey_ptr(remote->rkey, rkey->address, &mapped) != UCS_OK;
     remote->address = rkey->address;
     remote->n_bytes = rkey->n_bytes;
     return CMI_OK;

@@ -1,8 +1,9 @@
 /* fabric/ucx/transfer.c - put, get, signal, flush; see ucx_internal.h.
  *
- * Puts and gets go to UCX at once. A signal with puts before it waits for a flush of UCX, and all
- * signals behind it wait too; puts behind it do not. A flush ends when it is the oldest operation,
- * UCX has flushed, and the peer has taken in the signals. */
+ * Puts and gets go to UCX at once, or are carried (carry.c). A signal with puts before it waits for
+ * a flush of UCX, or until it has all that is carried, and all signals behind it wait too; puts
+ * behind it do not. A flush ends when it is the oldest operation, UCX has flushed, and the peer has
+ * taken in the signals and what was carried. */
 #include "fabric/ucx/ucx_internal.h"
 
 /* ---- what was given ---- */
@@ -67,8 +68,7 @@ static cmi_ucx_link *link_of(cmi_ucx_op *op)
     return &op->fabric->links[op->link];
 }
 
-/* UCX is done with a request of the operation's: CMI_OK, or what the operation ends with. */
-static cmi_status settle_request(cmi_ucx_link *link, cmi_ucx_op *op, ucs_status_t st)
+cmi_status cmi_ucx_settle_request(cmi_ucx_link *link, cmi_ucx_op *op, ucs_status_t st)
 {
     op->is_pending = false;
     if (link->state == LINK_LEAVES || link->state == LINK_ENDED) {
@@ -88,7 +88,7 @@ static void request_done(void *request, ucs_status_t st, void *arg)
     cmi_ucx_link *link = link_of(op);
     ucp_request_free(request);
     cmi_ucx_count_pending(link, -1);
-    cmi_status mapped = settle_request(link, op, st);
+    cmi_status mapped = cmi_ucx_settle_request(link, op, st);
     bool is_waiting = !op->is_flushed &&
                       (op->transfer.kind == CMI_OP_SIGNAL || op->transfer.kind == CMI_OP_FLUSH);
     if (mapped == CMI_OK && is_waiting) {
@@ -111,7 +111,7 @@ static cmi_status take_request(cmi_ucx_link *link, cmi_ucx_op *op, ucs_status_pt
         cmi_ucx_count_pending(link, 1);
         return CMI_IN_PROGRESS;
     }
-    return settle_request(link, op, UCS_PTR_RAW_STATUS(request));
+    return cmi_ucx_settle_request(link, op, UCS_PTR_RAW_STATUS(request));
 }
 
 static ucp_request_param_t param_of(cmi_ucx_op *op)
@@ -128,6 +128,10 @@ static void begin_data(cmi_ucx_link *link, cmi_ucx_op *op)
 {
     const cmi_transfer *t = &op->transfer;
     const cmi_ucx_remote *remote = &link->fabric->remotes[t->remote.id.idx];
+    if (remote->is_carried && t->n_bytes > 0) {
+        cmi_ucx_carry(link, op);
+        return;
+    }
     uint64_t there = remote->address + t->remote.offset;
     ucp_request_param_t param = param_of(op);
     cmi_status st = CMI_OK;
@@ -172,16 +176,17 @@ static void send_signal(cmi_ucx_link *link, cmi_ucx_op *op)
         return;
     }
     link->signal_seq = ++link->seq_out;
-    op->am = (cmi_ucx_am_signal){.am = {.link = link->peer_link,
-                                        .kind = UCX_AM_SIGNAL,
-                                        .cookie = link->peer_cookie,
-                                        .seq = link->seq_out},
-                                 .serial = remote->serial,
-                                 .offset = t->remote.offset,
-                                 .operand = t->operand,
-                                 .signal = t->signal};
-    cmi_status st =
-        take_request(link, op, cmi_ucx_send_am(link, &op->am, sizeof op->am, request_done, op));
+    op->am.signal = (cmi_ucx_am_signal){.am = {.link = link->peer_link,
+                                               .kind = UCX_AM_SIGNAL,
+                                               .cookie = link->peer_cookie,
+                                               .seq = link->seq_out},
+                                        .serial = remote->serial,
+                                        .offset = t->remote.offset,
+                                        .operand = t->operand,
+                                        .signal = t->signal};
+    cmi_status st = take_request(
+        link, op,
+        cmi_ucx_send_am(link, NULL, &op->am.signal, sizeof op->am.signal, request_done, op));
     if (st != CMI_IN_PROGRESS) {
         cmi_ucx_end_op(link, op, st);
     }
@@ -196,7 +201,7 @@ static void begin_signal(cmi_ucx_link *link, cmi_ucx_op *op)
             return;
         }
     }
-    if (op->is_flushed && link->first_held == CMI_UCX_NONE) {
+    if (op->is_flushed && link->first_held == CMI_UCX_NONE && cmi_ucx_is_given(link, op)) {
         send_signal(link, op);
     } else {
         cmi_ucx_hold(link, op);
@@ -207,7 +212,7 @@ static void run_held(cmi_ucx_link *link)
 {
     while (link->first_held != CMI_UCX_NONE) {
         cmi_ucx_op *op = &link->fabric->ops[link->first_held];
-        if (!op->is_flushed) {
+        if (!op->is_flushed || !cmi_ucx_is_given(link, op)) {
             return;
         }
         cmi_ucx_unhold(link);

@@ -15,6 +15,11 @@
  * of processors need not mix; and one in shared memory wakes nobody. The price is that words change
  * while their owner progresses, as everything does over TCP.
  *
+ * Where UCX would emulate puts and gets (over TCP, and where shared memory does not reach), they
+ * are carried by active messages of our own: when a peer dies in the middle, the receipt that the
+ * emulation owes it fails, and UCX 1.13 ends the process. Ours owe nothing for each put, and are in
+ * order with signals, which then need no flush.
+ *
  * Messages are active messages into a ring of the receiver's, whose room the sender counts. They
  * and signals are numbered: should UCX ever let one overtake another, the endpoint is lost, not its
  * order. A flush waits for UCX and for the peer's word that it has taken in the signals.
@@ -25,9 +30,10 @@
  *   wire.c       what is said, pure          handshake.c  until an endpoint is open
  *   table.c      endpoints, links, events    control.c    frames on the TCP connection
  *   ops.c        slots of operations         transfer.c   put, get, signal, flush
- *   memory.c     own regions and rkeys       message.c    active messages
- *   remote.c     the peers'                  sleep.c      progress and sleeping
- *   link.c       UCX endpoints' ends         ucx.c        the backend's table, making and ending
+ *   carry.c      put and get, carried        message.c    active messages
+ *   memory.c     own regions and rkeys       remote.c     the peers'
+ *   link.c       UCX endpoints' ends         sleep.c      progress and sleeping
+ *   ucx.c        the backend's table, making and ending
  *
  * UCX allocates as it likes, also after a connection is open; what is ours does not. UCX calls back
  * from inside its progress and from inside what is sent to oneself, so callbacks only note what has
@@ -46,6 +52,7 @@ enum {
     CMI_UCX_NONE = UINT32_MAX, /* an index of nothing */
     CMI_UCX_AM_ID = 0,
     CMI_UCX_N_TURNED_AWAY = 8,
+    CMI_UCX_N_SERVED = 8, /* carried gets of a link under way */
     CMI_UCX_OUT_BYTES = 4 * CMI_UCX_MAX_FRAME,
 };
 
@@ -69,6 +76,7 @@ typedef struct cmi_ucx_remote {
     uint64_t serial;
     uint64_t address, n_bytes;
     ucp_rkey_h rkey; /* NULL: announced only */
+    bool is_carried; /* UCX would emulate */
 } cmi_ucx_remote;
 
 typedef enum cmi_ucx_op_state { OP_FREE, OP_UNDER_WAY, OP_DONE } cmi_ucx_op_state;
@@ -83,6 +91,10 @@ typedef struct cmi_ucx_op {
     bool is_internal; /* a flush of our own, with a slot of the link's */
     bool is_pending;  /* UCX will call back */
     bool is_flushed;  /* of signals and flushes: UCX has flushed what was given before */
+    bool is_carried;  /* of puts and gets */
+    bool is_asked;    /* of carried gets: the peer knows */
+    bool is_over;     /* of carried gets: with status, when the question has gone */
+    uint64_t n_moved; /* bytes of a carried one that were given to UCX, or have come */
     bool has_need;
     uint64_t need_acked; /* of a flush with has_need: ends when the peer has taken in so many */
     uint64_t mark;       /* of a flush: the link's n_given when it was given */
@@ -90,9 +102,22 @@ typedef struct cmi_ucx_op {
     cmi_endpoint_id endpoint;
     uint64_t tag;
     cmi_transfer transfer;
-    cmi_ucx_am_signal am;
+    union {
+        cmi_ucx_am_signal signal;
+        cmi_ucx_am_get get;
+        cmi_ucx_am_data data;
+    } am;
     cmi_ucx_fabric *fabric;
 } cmi_ucx_op;
+
+/* A carried get of the peer's. */
+typedef struct cmi_ucx_served {
+    struct cmi_ucx_link *link;
+    uint64_t n_left; /* bytes; 0: free, unless it is pending */
+    bool is_pending;
+    uint64_t serial, from;
+    cmi_ucx_am_data am;
+} cmi_ucx_served;
 
 typedef enum cmi_ucx_link_state {
     LINK_FREE,
@@ -165,7 +190,7 @@ typedef struct cmi_ucx_link {
     cmi_status failure; /* the first without an event since the last flush */
 
     /* active messages */
-    uint64_t seq_out, signal_seq; /* the last sent; the last signal's */
+    uint64_t seq_out, signal_seq; /* the last sent; the last signal's or carried put's */
     uint64_t acked, synced;       /* numbered ones that the peer has taken in; was asked about */
     uint64_t seq_in;              /* numbered ones taken in */
     uint8_t *ring_memory;
@@ -180,6 +205,13 @@ typedef struct cmi_ucx_link {
     bool wants_room, peer_wants_room, wants_ack, owes_ack;
     bool is_noting;
     cmi_ucx_am_note note;
+
+    bool has_rdma;    /* UCX has it for this peer */
+    bool has_ungiven; /* carried puts of which UCX has not all */
+    uint32_t n_asked; /* own carried gets that the peer knows of */
+    bool has_unasked; /* there are others */
+    bool has_served;  /* some of the peer's are not over */
+    cmi_ucx_served served[CMI_UCX_N_SERVED];
 } cmi_ucx_link;
 
 typedef struct cmi_ucx_endpoint {
@@ -312,13 +344,29 @@ cmi_status cmi_ucx_take_failure(cmi_fabric *fabric, cmi_endpoint_id id);
 bool cmi_ucx_is_settled(cmi_fabric *fabric, cmi_endpoint_id id);
 void cmi_ucx_run_ops(cmi_ucx_link *link);
 
+/* UCX is done with a request of the operation's: CMI_OK, or what the operation ends with. */
+cmi_status cmi_ucx_settle_request(cmi_ucx_link *link, cmi_ucx_op *op, ucs_status_t st);
+
+/* ---- carry.c ---- */
+
+void cmi_ucx_look_at_lanes(cmi_ucx_link *link); /* sets has_rdma */
+void cmi_ucx_carry(cmi_ucx_link *link, cmi_ucx_op *op);
+bool cmi_ucx_is_given(const cmi_ucx_link *link, const cmi_ucx_op *op); /* carried puts before it */
+cmi_status cmi_ucx_take_put(cmi_ucx_link *link, const cmi_ucx_am_view *view);
+cmi_status cmi_ucx_take_get(cmi_ucx_link *link, const cmi_ucx_am_get *get);
+cmi_status cmi_ucx_take_got(cmi_ucx_link *link, const cmi_ucx_am_view *view);
+void cmi_ucx_run_carried(cmi_ucx_link *link);
+bool cmi_ucx_is_serving(const cmi_ucx_link *link, uint64_t serial); /* UCX reads the region */
+
 /* ---- message.c ---- */
 
 void cmi_ucx_make_rings(cmi_ucx_link *link);
 void cmi_ucx_free_rings(cmi_ucx_link *link);
 cmi_status cmi_ucx_set_am_handler(cmi_ucx_fabric *f);
-ucs_status_ptr_t cmi_ucx_send_am(cmi_ucx_link *link, const void *bytes, size_t n,
-                                 ucp_send_nbx_callback_t done, void *arg);
+/* The bytes are UCX's until it calls back; so is the header of PUT and GOT (else NULL). */
+ucs_status_ptr_t cmi_ucx_send_am(cmi_ucx_link *link, const cmi_ucx_am_data *header,
+                                 const void *bytes, size_t n, ucp_send_nbx_callback_t done,
+                                 void *arg);
 void cmi_ucx_run_notes(cmi_ucx_link *link);
 void cmi_ucx_send_note(cmi_ucx_link *link);
 cmi_status cmi_ucx_send(cmi_fabric *fabric, cmi_endpoint_id id, const void *message,
@@ -341,8 +389,10 @@ void cmi_ucx_free_regions(cmi_ucx_fabric *f); /* all, whoever has them */
 void cmi_ucx_bury_regions(cmi_ucx_fabric *f); /* dying ones that nobody writes to any more */
 void cmi_ucx_announce(cmi_ucx_link *link);    /* regions that the peer has not heard of */
 
-/* A word in a region; NULL: no such region, or outside. */
-_Atomic uint64_t *cmi_ucx_find_word(cmi_ucx_fabric *f, uint64_t serial, uint64_t offset);
+/* Bytes, and a word, of a region; NULL: no such region, or outside. */
+uint8_t *cmi_ucx_find_bytes(const cmi_ucx_fabric *f, uint64_t serial, uint64_t offset,
+                            uint64_t n_bytes);
+_Atomic uint64_t *cmi_ucx_find_word(const cmi_ucx_fabric *f, uint64_t serial, uint64_t offset);
 
 /* ---- remote.c ---- */
 

@@ -85,8 +85,30 @@ cmi_status cmi_ucx_frame_read(const uint8_t *bytes, size_t n, cmi_ucx_news *news
 
 /* ---- active messages ---- */
 
-bool cmi_ucx_am_read(const uint8_t *bytes, size_t n, cmi_ucx_am_view *view_out)
+static bool read_data(const void *header, size_t n_header, const uint8_t *bytes, size_t n,
+                      cmi_ucx_am_view *view_out)
 {
+    cmi_ucx_am_data *data = &view_out->data;
+    if (n_header != sizeof *data) {
+        return false;
+    }
+    memcpy(data, header, n_header);
+    view_out->am = data->am;
+    view_out->message = bytes;
+    view_out->n_message = n;
+    if (data->am.kind == UCX_AM_PUT) {
+        return n > 0;
+    }
+    return data->am.kind == UCX_AM_GOT &&
+           (n > 0 ? data->status == CMI_OK : data->status == CMI_ERR_NOT_FOUND);
+}
+
+bool cmi_ucx_am_read(const void *header, size_t n_header, const uint8_t *bytes, size_t n,
+                     cmi_ucx_am_view *view_out)
+{
+    if (n_header > 0) {
+        return read_data(header, n_header, bytes, n, view_out);
+    }
     if (n < sizeof view_out->am) {
         return false;
     }
@@ -109,6 +131,12 @@ bool cmi_ucx_am_read(const uint8_t *bytes, size_t n, cmi_ucx_am_view *view_out)
         }
         memcpy(&view_out->note, bytes, n);
         return true;
+    case UCX_AM_GET:
+        if (n != sizeof view_out->get) {
+            return false;
+        }
+        memcpy(&view_out->get, bytes, n);
+        return view_out->get.n_bytes > 0;
     default:
         return false;
     }

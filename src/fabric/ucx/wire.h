@@ -104,13 +104,20 @@ CMI_NODISCARD cmi_status cmi_ucx_frame_read(const uint8_t *bytes, size_t n, cmi_
 
 /* ---- active messages ---- */
 
-typedef enum cmi_ucx_am_kind { UCX_AM_MESSAGE = 1, UCX_AM_SIGNAL, UCX_AM_NOTE } cmi_ucx_am_kind;
+typedef enum cmi_ucx_am_kind {
+    UCX_AM_MESSAGE = 1,
+    UCX_AM_SIGNAL,
+    UCX_AM_NOTE,
+    UCX_AM_GET,
+    UCX_AM_PUT, /* these two are headers of bytes: cmi_ucx_am_data */
+    UCX_AM_GOT,
+} cmi_ucx_am_kind;
 
 typedef struct cmi_ucx_am {
     uint32_t link; /* of the receiver */
     uint32_t kind;
     uint64_t cookie; /* the receiver's */
-    uint64_t seq;    /* 1, 2, ... of MESSAGE and SIGNAL together */
+    uint64_t seq;    /* 1, 2, ... of all kinds but NOTE together */
 } cmi_ucx_am;
 
 typedef struct cmi_ucx_am_signal {
@@ -131,16 +138,34 @@ typedef struct cmi_ucx_am_note {
     uint64_t flags;
 } cmi_ucx_am_note;
 
+/* Bytes of a region of the receiver are asked for. */
+typedef struct cmi_ucx_am_get {
+    cmi_ucx_am am;
+    uint64_t serial, offset, n_bytes;
+    uint64_t op; /* comes back with them */
+} cmi_ucx_am_get;
+
+/* What some bytes are: a piece of a put, or of what was asked for. */
+typedef struct cmi_ucx_am_data {
+    cmi_ucx_am am;
+    uint64_t to;     /* PUT: the serial of a region of the receiver. GOT: op */
+    uint64_t offset; /* there; GOT: of what was asked for */
+    int64_t status;  /* of GOT: CMI_OK, or CMI_ERR_NOT_FOUND and no bytes */
+} cmi_ucx_am_data;
+
 typedef struct cmi_ucx_am_view {
     cmi_ucx_am am; /* of all kinds */
     cmi_ucx_am_signal signal;
     cmi_ucx_am_note note;
-    const uint8_t *message; /* in the bytes that were read */
+    cmi_ucx_am_get get;
+    cmi_ucx_am_data data;
+    const uint8_t *message; /* in the bytes that were read: of MESSAGE, PUT and GOT */
     size_t n_message;
 } cmi_ucx_am_view;
 
-/* False: malformed. */
-CMI_NODISCARD bool cmi_ucx_am_read(const uint8_t *bytes, size_t n, cmi_ucx_am_view *view_out);
+/* header: of PUT and GOT, else nothing. False: malformed. */
+CMI_NODISCARD bool cmi_ucx_am_read(const void *header, size_t n_header, const uint8_t *bytes,
+                                   size_t n, cmi_ucx_am_view *view_out);
 
 /* ---- rkeys and addresses ---- */
 
