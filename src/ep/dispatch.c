@@ -74,11 +74,28 @@ static void copy_row(void *arg, uint32_t task, uint32_t worker)
     write_message(ep, window + l->messages + message * l->message_bytes, t->rows[message]);
 }
 
+/* A row that this rank has an expert for is put from where that one reads it. */
+static void place_messages(cmi_ep *ep)
+{
+    const cmi_ep_layout *l = &ep->layout;
+    const cmi_ep_target *own = &ep->targets[ep->opt.rank];
+    const uint8_t *window = ep->region + cmi_ep_window(l, ep->sequence, ep->opt.rank);
+    for (uint32_t row = 0; row < ep->rows->n_rows; row++) {
+        ep->packed[row] = ep->messages + row * l->message_bytes;
+    }
+    for (uint32_t i = 0; i < own->n_rows; i++) {
+        ep->packed[own->rows[i]] = window + l->messages + i * l->message_bytes;
+    }
+}
+
 static void pack_row(void *arg, uint32_t task, uint32_t worker)
 {
     (void)worker;
     const cmi_ep *ep = arg;
-    write_message(ep, ep->messages + task * ep->layout.message_bytes, task);
+    uint8_t *message = ep->messages + task * ep->layout.message_bytes;
+    if (ep->packed[task] == message) {
+        write_message(ep, message, task);
+    }
 }
 
 static void copy_rows(cmi_ep *ep)
@@ -91,21 +108,24 @@ static void copy_rows(cmi_ep *ep)
     }
     cmi_team_run(ep->opt.team, copy_row, ep, ep->first_copy[n_ranks]);
     if (ep->has_puts) {
+        place_messages(ep);
         cmi_team_run(ep->opt.team, pack_row, ep, ep->rows->n_rows);
     }
 }
 
-/* Neighbours in one put. */
+/* Messages that lie side by side in one put. */
 static cmi_status put_rows(cmi_ep *ep, uint32_t rank, size_t window)
 {
     const cmi_ep_layout *l = &ep->layout;
     const cmi_ep_target *t = &ep->targets[rank];
     cmi_status st = CMI_OK;
     for (uint32_t begin = 0, end; st == CMI_OK && begin < t->n_rows; begin = end) {
-        for (end = begin + 1; end < t->n_rows && t->rows[end] == t->rows[end - 1] + 1; end++) {
+        const uint8_t *first = ep->packed[t->rows[begin]];
+        for (end = begin + 1; end < t->n_rows &&
+                              ep->packed[t->rows[end]] == first + (end - begin) * l->message_bytes;
+             end++) {
         }
-        st = cmi_ep_put(ep, rank, ep->messages + t->rows[begin] * l->message_bytes,
-                        window + l->messages + begin * l->message_bytes,
+        st = cmi_ep_put(ep, rank, first, window + l->messages + begin * l->message_bytes,
                         (end - begin) * l->message_bytes);
     }
     return st;
@@ -254,6 +274,7 @@ cmi_status cmi_ep_receive(cmi_exchange *exchange, const cmi_exchange_arrivals *a
     if (st != CMI_OK) {
         return st;
     }
+    ep->arrived_ns = cmi_fabric_now_ns(ep->opt.fabric);
     sort_pairs(ep, arrivals->expert_begin);
     ep->into = arrivals;
     cmi_team_run(ep->opt.team, take_row, ep, ep->n_arrivals);

@@ -62,6 +62,7 @@ cmi_status cmi_ep_create(cmi_exchange **exchange_out, const cmi_ep_options *opt,
     ep->opt.peers = NULL;
     ep->first_copy = cmi_alloc(l->shape.n_ranks + 1, sizeof *ep->first_copy);
     ep->messages = cmi_alloc_aligned(l->shape.max_rows * l->message_bytes, CMI_CACHE_LINE);
+    ep->packed = cmi_alloc(l->shape.max_rows, sizeof *ep->packed);
     ep->arrivals = cmi_alloc(max_arrivals, sizeof *ep->arrivals);
     *exchange_out = &ep->base;
     return CMI_OK;
@@ -80,6 +81,7 @@ void cmi_ep_destroy(cmi_exchange *exchange)
     cmi_free(ep->targets);
     cmi_free(ep->first_copy);
     cmi_free(ep->messages);
+    cmi_free(ep->packed);
     cmi_free(ep->arrivals);
     cmi_free(ep);
 }
@@ -89,6 +91,11 @@ cmi_status cmi_ep_drain(cmi_exchange *exchange)
     cmi_ep *ep = cmi_ep_of(exchange);
     ep->deadline_ns = cmi_fabric_after_ns(ep->opt.fabric, ep->opt.patience_ns);
     return cmi_ep_settle(ep);
+}
+
+uint64_t cmi_ep_arrived_ns(const cmi_exchange *exchange)
+{
+    return ((const cmi_ep *)exchange)->arrived_ns;
 }
 
 uint32_t cmi_ep_culprit(const cmi_exchange *exchange)

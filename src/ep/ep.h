@@ -13,9 +13,9 @@
  * the forward pass, in the order in which the gate chose.
  *
  * Where a peer's memory is mapped (cmi_remote_memory) the team's threads write there themselves:
- * the paper's AIV-Direct. Elsewhere rows are packed into messages by the team, and the owner's
- * thread puts them, neighbours in one put: few large puts when most rows go to a rank, one a row
- * when few do.
+ * the paper's AIV-Direct. Elsewhere rows are packed into messages by the team, in the own window
+ * those that have an expert here, too; and the owner's thread puts them, neighbours in one put: few
+ * large puts when most rows go to a rank, one a row when few do.
  *
  * Ranks may be away: those that are left go on without them, with rank_of that names none of them.
  *
@@ -66,6 +66,10 @@ void cmi_ep_destroy(cmi_exchange *exchange); /* NULL is fine */
 /* Waits until peers have all that was sent, so that results that were given to send_back may go,
  * and the exchange. Its errors are those of the calls (model/exchange.h). */
 CMI_NODISCARD cmi_status cmi_ep_drain(cmi_exchange *exchange);
+
+/* When the last receive had everybody's rows, by the fabric's clock: until then it waited, since
+ * then it has sorted. */
+uint64_t cmi_ep_arrived_ns(const cmi_exchange *exchange);
 
 /* After a call returned an error: the rank whose fault it is, or n_ranks. */
 uint32_t cmi_ep_culprit(const cmi_exchange *exchange);

@@ -25,11 +25,13 @@ typedef struct cmi_ep {
     uint8_t *region; /* own */
     uint64_t sequence;
     uint64_t deadline_ns; /* of the wait at hand */
+    uint64_t arrived_ns;  /* when the last receive had all */
     uint32_t culprit;
     bool has_puts; /* some rank is reached by put */
     cmi_ep_target *targets;
     uint32_t *first_copy;     /* [n_ranks + 1] of the copies that the team does, rank by rank */
     uint8_t *messages;        /* [max_rows][message_bytes] packed, for puts */
+    const uint8_t **packed;   /* [max_rows] each row's message: there, or in the own window */
     cmi_ep_arrival *arrivals; /* [max_arrivals] */
     uint32_t n_arrivals;
     /* of the call at hand, for the team */
