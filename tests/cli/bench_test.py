@@ -194,7 +194,8 @@ class ExpertParallelism(unittest.TestCase):
                               capture_output=True, text=True, timeout=300, check=False)
 
     def test_both_ways(self):
-        for args, way in (((), "direct"), (("--puts",), "put"), (("--delay", "100"), "put")):
+        for args, way in (((), "direct"), (("--puts",), "put"), (("--delay", "100"), "put"),
+                          (("--fabric", "ucx"), "put")):
             result = self.run_ep("--ranks", "1,3", "--json", *args)
             self.assertEqual(result.returncode, 0, result.stderr)
             rows = [json.loads(line) for line in result.stdout.splitlines()]
@@ -205,7 +206,10 @@ class ExpertParallelism(unittest.TestCase):
                 self.assertLessEqual(512 * 5, row["dispatch_bytes"])
                 self.assertLessEqual(row["dispatch_bytes"], 512 * 10)
                 self.assertGreater(row["dispatch_seconds"], 0)
-                self.assertEqual(row["combine_share"] is None, way == "put")
+                self.assertEqual((row["message_bytes"], row["result_bytes"]), (512, 256))
+                for part in ("sort_seconds", "dispatch_share", "dispatch_share_of_put",
+                             "combine_share", "combine_share_of_put"):
+                    self.assertGreater(row[part], 0, part)
             self.assertEqual(rows[0]["dispatch_bytes"], 512 * 5)
 
     def test_wrong_usage(self):
