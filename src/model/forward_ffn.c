@@ -173,6 +173,7 @@ typedef struct expert_pass {
     size_t y_value_bytes;
     cmi_i8_out out;
     bool is_down;
+    bool with_shared, with_routed;
 } expert_pass;
 
 static const cmi_linear *linear_of(const expert_pass *pass, const cmi_ffn *ffn)
@@ -180,12 +181,17 @@ static const cmi_linear *linear_of(const expert_pass *pass, const cmi_ffn *ffn)
     return pass->is_down ? &ffn->down : &ffn->gate_up;
 }
 
+static bool has_shared_rows(const cmi_forward *f)
+{
+    return has_shared(f) && f->batch->n_rows > 0;
+}
+
 /* A group for the shared experts, then one for every expert with rows in this step. */
 static void run_expert_pass(cmi_forward *f, const expert_pass *pass)
 {
     const cmi_layer_weights *layer = f->layer;
     f->n_groups = 0;
-    if (has_shared(f) && f->batch->n_rows > 0) {
+    if (pass->with_shared && has_shared_rows(f)) {
         cmi_product product = {.f = f,
                                .linear = linear_of(pass, &layer->shared),
                                .x = pass->shared_x,
@@ -195,7 +201,7 @@ static void run_expert_pass(cmi_forward *f, const expert_pass *pass)
         product.y_stride = cmi_product_cols(&product);
         f->s.groups[f->n_groups++].product = product;
     }
-    for (uint32_t e = 0; e < f->opt.config->n_routed_experts; e++) {
+    for (uint32_t e = 0; pass->with_routed && e < f->opt.config->n_routed_experts; e++) {
         uint32_t first = f->s.expert_begin[e];
         uint32_t n_rows = f->s.expert_begin[e + 1] - first;
         if (n_rows == 0) {
@@ -222,7 +228,7 @@ static void shared_activation_to_operand(cmi_forward *f, uint32_t row)
     cmi_forward_write_operand(f, f->s.shared_act + (size_t)row * op->n, op, row);
 }
 
-static void run_experts(cmi_forward *f)
+static void run_experts(cmi_forward *f, bool with_shared, bool with_routed)
 {
     const cmi_ffn *any = &f->layer->experts[0];
     uint32_t n_rows = f->batch->n_rows;
@@ -231,12 +237,16 @@ static void run_experts(cmi_forward *f)
                            .y = f->s.ffn_act,
                            .shared_y = f->s.shared_act,
                            .y_value_bytes = sizeof(float),
-                           .out = CMI_I8_OUT_SWIGLU};
+                           .out = CMI_I8_OUT_SWIGLU,
+                           .with_shared = with_shared,
+                           .with_routed = with_routed};
     run_expert_pass(f, &gate_up);
-    cmi_operand_begin(&f->s.ffn_op, any->down.dtype, any->width);
-    cmi_forward_each_row(f, f->s.expert_begin[f->opt.config->n_routed_experts],
-                         activation_to_operand);
-    if (has_shared(f)) {
+    if (with_routed) {
+        cmi_operand_begin(&f->s.ffn_op, any->down.dtype, any->width);
+        cmi_forward_each_row(f, f->s.expert_begin[f->opt.config->n_routed_experts],
+                             activation_to_operand);
+    }
+    if (with_shared && has_shared(f)) {
         cmi_operand_begin(&f->s.shared_op, f->layer->shared.down.dtype, f->layer->shared.width);
         cmi_forward_each_row(f, n_rows, shared_activation_to_operand);
     }
@@ -246,7 +256,9 @@ static void run_experts(cmi_forward *f)
                         .shared_y = f->s.shared_y,
                         .y_value_bytes = f->value_bytes,
                         .out = f->dtype == CMI_DTYPE_BF16 ? CMI_I8_OUT_BF16 : CMI_I8_OUT_F32,
-                        .is_down = true};
+                        .is_down = true,
+                        .with_shared = with_shared,
+                        .with_routed = with_routed};
     run_expert_pass(f, &down);
 }
 
@@ -254,12 +266,15 @@ void cmi_stage_grouped_experts(cmi_forward *f)
 {
     cmi_exchange *exchange = f->opt.exchange;
     if (exchange == NULL) {
-        run_experts(f);
+        run_experts(f, true, true);
         return;
+    }
+    if (has_shared_rows(f)) { /* while rows are on their way */
+        run_experts(f, true, false);
     }
     receive_rows(f);
     if (f->status == CMI_OK) {
-        run_experts(f);
+        run_experts(f, false, true);
         f->status = exchange->calls->send_back(exchange, f->s.expert_y);
     }
 }
