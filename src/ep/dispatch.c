@@ -1,4 +1,13 @@
-/* ep/dispatch.c - rows go to their experts' ranks, and come from all. See ep.h. */
+/* ep/dispatch.c - rows go to their experts' ranks, and come from all. See ep.h.
+ *
+ * Nothing is flushed before memory that puts have read is written again, for a flush would wait for
+ * what other exchanges have on their way, and what a rank hears tells it as much:
+ *   - messages: receive_back has waited for a flag of all ranks with rows, raised behind those
+ * rows;
+ *   - heads and pairs, two in turn: with the rows of exchange n + 1 every rank has said that it had
+ *     the heads of n, and n + 2 is the next to write there;
+ *   - results (send_back's, the caller's): a rank that sends rows of n + 1 has got its results of
+ * n, and receive has waited for all. */
 #include "ep/ep_internal.h"
 
 #include <assert.h>
@@ -22,6 +31,8 @@ static void list_rows(cmi_ep *ep, const cmi_exchange_rows *rows)
     const uint32_t top_k = ep->layout.shape.top_k;
     const uint16_t *rank_of = ep->opt.rank_of + (size_t)rows->layer_idx * ep->opt.n_experts;
     for (uint32_t i = 0; i < ep->layout.shape.n_ranks; i++) {
+        ep->targets[i].head =
+            ep->targets[i].heads + ep->sequence % CMI_EP_WINDOWS * ep->layout.messages;
         ep->targets[i].n_rows = ep->targets[i].n_pairs = 0;
         ep->targets[i].last_row = UINT32_MAX;
     }
@@ -142,7 +153,8 @@ static cmi_status send_to(cmi_ep *ep, uint32_t rank)
                                 .n_pairs = t->n_pairs,
                                 .layer_idx = ep->rows->layer_idx,
                                 .has_scales = ep->rows->scales != NULL,
-                                .says = ep->rows->says};
+                                .says = ep->rows->says,
+                                .vote = ep->rows->vote};
     cmi_status st = CMI_OK;
     if (t->memory != NULL) {
         memcpy(t->memory + window, t->head, head_bytes);
@@ -164,7 +176,7 @@ cmi_status cmi_ep_send(cmi_exchange *exchange, const cmi_exchange_rows *rows)
     ep->row_bytes = rows->row_bytes;
     ep->deadline_ns = cmi_fabric_after_ns(ep->opt.fabric, ep->opt.patience_ns);
     cmi_status st = cmi_ep_look_around(ep);
-    st = st == CMI_OK ? cmi_ep_settle(ep) : st; /* messages and heads of the exchange before */
+    st = st == CMI_OK ? cmi_ep_check(ep) : st;
     if (st != CMI_OK) {
         return st;
     }
@@ -259,7 +271,7 @@ cmi_status cmi_ep_receive(cmi_exchange *exchange, const cmi_exchange_arrivals *a
     cmi_ep *ep = cmi_ep_of(exchange);
     ep->deadline_ns = cmi_fabric_after_ns(ep->opt.fabric, ep->opt.patience_ns);
     cmi_status st = CMI_OK;
-    *arrivals->heard = 0;
+    uint32_t heard = 0, vote = 0;
     for (uint32_t i = 0; st == CMI_OK && i < ep->layout.shape.n_ranks; i++) {
         if (!cmi_ep_is_there(ep, i)) {
             continue;
@@ -269,12 +281,17 @@ cmi_status cmi_ep_receive(cmi_exchange *exchange, const cmi_exchange_arrivals *a
         if (st == CMI_OK && !is_sound(ep, i, head, arrivals->scales != NULL)) {
             st = cmi_ep_blame(ep, i, CMI_ERR_BAD_DATA);
         }
-        *arrivals->heard = CMI_MAX(*arrivals->heard, head->says);
+        heard = CMI_MAX(heard, head->says);
+        vote = CMI_MAX(vote, head->vote);
     }
     if (st != CMI_OK) {
         return st;
     }
     ep->arrived_ns = cmi_fabric_now_ns(ep->opt.fabric);
+    *arrivals->heard = heard;
+    if (arrivals->heard_vote != NULL) {
+        *arrivals->heard_vote = vote;
+    }
     sort_pairs(ep, arrivals->expert_begin);
     ep->into = arrivals;
     cmi_team_run(ep->opt.team, take_row, ep, ep->n_arrivals);

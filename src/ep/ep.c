@@ -5,10 +5,13 @@
 
 #include "base/alloc.h"
 
-enum { LOOK_AROUND_NS = 10000000 }; /* between looks at the other ranks in a long wait */
+enum {
+    LOOK_AROUND_NS = 10000000, /* between looks at the other ranks in a long wait */
+    MAX_STEPS = 64,            /* of a fabric, in one call of progress */
+};
 
 static const cmi_exchange_calls calls = {cmi_ep_send, cmi_ep_receive, cmi_ep_send_back,
-                                         cmi_ep_receive_back};
+                                         cmi_ep_receive_back, cmi_ep_progress};
 
 static void make_targets(cmi_ep *ep)
 {
@@ -16,7 +19,7 @@ static void make_targets(cmi_ep *ep)
     ep->targets = cmi_alloc(l->shape.n_ranks, sizeof *ep->targets);
     for (uint32_t i = 0; i < l->shape.n_ranks; i++) {
         ep->targets[i].rows = cmi_alloc(l->shape.max_rows, sizeof *ep->targets[i].rows);
-        ep->targets[i].head = cmi_alloc_aligned(l->messages, CMI_CACHE_LINE);
+        ep->targets[i].heads = cmi_alloc_aligned(CMI_EP_WINDOWS * l->messages, CMI_CACHE_LINE);
     }
 }
 
@@ -76,7 +79,7 @@ void cmi_ep_destroy(cmi_exchange *exchange)
     cmi_ep *ep = cmi_ep_of(exchange);
     for (uint32_t i = 0; i < ep->layout.shape.n_ranks; i++) {
         cmi_free(ep->targets[i].rows);
-        cmi_free(ep->targets[i].head);
+        cmi_free(ep->targets[i].heads);
     }
     cmi_free(ep->targets);
     cmi_free(ep->first_copy);
@@ -86,11 +89,41 @@ void cmi_ep_destroy(cmi_exchange *exchange)
     cmi_free(ep);
 }
 
+/* Puts of other exchanges on the same endpoints count, too. */
+static cmi_status settle(cmi_ep *ep, uint64_t deadline_ns)
+{
+    cmi_status st = CMI_OK;
+    for (uint32_t i = 0; ep->has_puts && i < ep->layout.shape.n_ranks; i++) {
+        if (ep->targets[i].memory == NULL && cmi_ep_is_there(ep, i)) {
+            cmi_status of_peer =
+                cmi_endpoint_flush_wait(ep->opt.fabric, ep->targets[i].peer.endpoint, deadline_ns);
+            if (of_peer != CMI_OK && of_peer != CMI_ERR_TIMEOUT) {
+                return cmi_ep_blame(ep, i, of_peer);
+            }
+            st = of_peer == CMI_OK ? st : cmi_ep_blame(ep, i, of_peer);
+        }
+    }
+    return st;
+}
+
 cmi_status cmi_ep_drain(cmi_exchange *exchange)
 {
     cmi_ep *ep = cmi_ep_of(exchange);
-    ep->deadline_ns = cmi_fabric_after_ns(ep->opt.fabric, ep->opt.patience_ns);
-    return cmi_ep_settle(ep);
+    return settle(ep, cmi_fabric_after_ns(ep->opt.fabric, ep->opt.patience_ns));
+}
+
+cmi_status cmi_ep_check(cmi_ep *ep)
+{
+    cmi_status st = settle(ep, 0);
+    return st == CMI_ERR_TIMEOUT ? CMI_OK : st;
+}
+
+/* A fabric's promise of more to do is kept for as long as a burst of puts takes, no longer. */
+void cmi_ep_progress(cmi_exchange *exchange)
+{
+    cmi_ep *ep = cmi_ep_of(exchange);
+    for (uint32_t i = 0; i < MAX_STEPS && cmi_fabric_progress(ep->opt.fabric); i++) {
+    }
 }
 
 uint64_t cmi_ep_arrived_ns(const cmi_exchange *exchange)
@@ -202,17 +235,4 @@ cmi_status cmi_ep_await(cmi_ep *ep, uint32_t source, size_t offset)
         }
     }
     return cmi_ep_blame(ep, source, st);
-}
-
-cmi_status cmi_ep_settle(cmi_ep *ep)
-{
-    cmi_status st = CMI_OK;
-    for (uint32_t i = 0; st == CMI_OK && ep->has_puts && i < ep->layout.shape.n_ranks; i++) {
-        if (ep->targets[i].memory == NULL && cmi_ep_is_there(ep, i)) {
-            st = cmi_endpoint_flush_wait(ep->opt.fabric, ep->targets[i].peer.endpoint,
-                                         ep->deadline_ns);
-            st = cmi_ep_blame(ep, i, st);
-        }
-    }
-    return st;
 }

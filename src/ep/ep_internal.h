@@ -10,7 +10,8 @@ typedef struct cmi_ep_target { /* a rank, as one that rows are sent to */
     uint32_t n_rows, n_pairs;
     uint32_t last_row; /* that was listed; so that a row is listed once */
     uint32_t *rows;    /* [max_rows] those that go there, ascending */
-    uint8_t *head;     /* head and pairs, as they will lie in the window; [layout.messages] */
+    uint8_t *heads;    /* [CMI_EP_WINDOWS][layout.messages] */
+    uint8_t *head;     /* of them: head and pairs, as they will lie in the window */
 } cmi_ep_target;
 
 typedef struct cmi_ep_arrival { /* a pair, sorted by expert */
@@ -67,13 +68,14 @@ cmi_status cmi_ep_raise(cmi_ep *ep, uint32_t rank, size_t offset);
 /* Until the flag at offset of the own region has the sequence number. */
 cmi_status cmi_ep_await(cmi_ep *ep, uint32_t source, size_t offset);
 
-/* Until local bytes of earlier puts may be changed. */
-cmi_status cmi_ep_settle(cmi_ep *ep);
+/* Whether puts of before have failed that are over by now. */
+cmi_status cmi_ep_check(cmi_ep *ep);
 
 cmi_status cmi_ep_send(cmi_exchange *exchange, const cmi_exchange_rows *rows);
 cmi_status cmi_ep_receive(cmi_exchange *exchange, const cmi_exchange_arrivals *arrivals);
 cmi_status cmi_ep_send_back(cmi_exchange *exchange, const void *results);
 cmi_status cmi_ep_receive_back(cmi_exchange *exchange, const void **results_out,
                                size_t *stride_out);
+void cmi_ep_progress(cmi_exchange *exchange);
 
 #endif

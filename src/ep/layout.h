@@ -39,8 +39,8 @@ typedef struct cmi_ep_head {
     uint32_t n_rows, n_pairs;
     uint32_t layer_idx;
     uint32_t has_scales;
-    uint32_t says;
-    uint8_t unused[36]; /* a cache line */
+    uint32_t says, vote;
+    uint8_t unused[32]; /* a cache line */
 } cmi_ep_head;
 
 typedef struct cmi_ep_pair {

@@ -20,7 +20,7 @@ typedef struct cmi_exchange_rows {
     uint32_t n_rows;            /* 0 .. the exchange's max_rows */
     const uint32_t *expert_ids; /* [n_rows][top_k], distinct in a row */
     uint32_t layer_idx;
-    uint32_t says; /* goes to all ranks with the rows */
+    uint32_t says, vote; /* go to all ranks with the rows */
 } cmi_exchange_rows;
 
 /* Those that came, one for each pair (row, expert), sorted by expert. */
@@ -29,6 +29,7 @@ typedef struct cmi_exchange_arrivals {
     float *scales;          /* [max_arrivals], filled in for INT8; else NULL */
     uint32_t *expert_begin; /* [n_experts + 1], filled in: the first arrival of each */
     uint32_t *heard;        /* filled in: the most that a rank says, this one included */
+    uint32_t *heard_vote;   /* the same of votes; NULL: not wanted */
 } cmi_exchange_arrivals;
 
 typedef struct cmi_exchange cmi_exchange;
@@ -45,6 +46,8 @@ typedef struct cmi_exchange_calls {
      * *stride_out. Valid until the next send. */
     cmi_status (*receive_back)(cmi_exchange *exchange, const void **results_out,
                                size_t *stride_out);
+    /* Moves on what is on its way, without waiting; for who computes between send and receive. */
+    void (*progress)(cmi_exchange *exchange);
 } cmi_exchange_calls;
 
 struct cmi_exchange { /* what an implementation begins with */

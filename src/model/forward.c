@@ -288,7 +288,7 @@ void cmi_forward_begin(cmi_forward *f, const cmi_batch *batch)
     f->batch = batch;
     f->stage_idx = 0;
     f->status = CMI_OK;
-    f->heard = 0;
+    f->heard = f->heard_vote = 0;
     f->n_decode_rows = 0;
     for (uint32_t i = 0; i < batch->n_spans; i++) {
         const cmi_batch_span *span = &batch->spans[i];
@@ -396,6 +396,11 @@ cmi_status cmi_forward_run(cmi_forward *f, const cmi_batch *batch)
 uint32_t cmi_forward_heard(const cmi_forward *f)
 {
     return f->heard;
+}
+
+uint32_t cmi_forward_heard_vote(const cmi_forward *f)
+{
+    return f->heard_vote;
 }
 
 const float *cmi_forward_hidden(const cmi_forward *f)

@@ -57,8 +57,9 @@ typedef struct cmi_batch {
     /* Not NULL: set to 1, 2, ... as the main model's layers are done, for a thread that moves their
      * KV meanwhile. It was 0 before; who reads k can read the KV of layers 0 .. k-1. */
     _Atomic uint32_t *n_layers_done;
-    /* With an exchange: told to all ranks in this pass, see cmi_forward_heard. */
-    uint32_t says;
+    /* With an exchange: told to all ranks in this pass, see cmi_forward_heard. The vote is for how
+     * many microbatches the next one has (policy/microbatch.h). */
+    uint32_t says, vote;
 } cmi_batch;
 
 typedef struct cmi_forward_options {
@@ -115,6 +116,7 @@ cmi_status cmi_forward_run(cmi_forward *forward, const cmi_batch *batch);
  * group agrees on whether there is a next pass, what it is, and so on, without a message more. 0 in
  * a model without experts. */
 uint32_t cmi_forward_heard(const cmi_forward *forward);
+uint32_t cmi_forward_heard_vote(const cmi_forward *forward); /* likewise */
 
 /* After a pass: the output of the final norm for every row, float32 [n_rows][hidden_size]; what the
  * head and the MTP layer read. Valid until the next begin. */

@@ -112,7 +112,8 @@ static void send_rows(cmi_forward *f)
                                     .n_rows = f->batch->n_rows,
                                     .expert_ids = f->s.expert_ids,
                                     .layer_idx = f->layer_idx,
-                                    .says = f->batch->says};
+                                    .says = f->batch->says,
+                                    .vote = f->batch->vote};
     f->status = exchange->calls->send(exchange, &rows);
 }
 
@@ -154,7 +155,8 @@ static void receive_rows(cmi_forward *f)
     const cmi_exchange_arrivals arrivals = {.values = op->values,
                                             .scales = op->dtype == CMI_DTYPE_I8 ? op->scales : NULL,
                                             .expert_begin = f->s.expert_begin,
-                                            .heard = &f->heard};
+                                            .heard = &f->heard,
+                                            .heard_vote = &f->heard_vote};
     f->status = exchange->calls->receive(exchange, &arrivals);
 }
 

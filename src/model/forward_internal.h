@@ -73,8 +73,8 @@ struct cmi_forward {
     uint32_t kv_begin;      /* first slot that holds KV: 0, or 1 in the MTP layer */
     uint32_t n_decode_rows; /* rows 0 .. n_decode_rows-1 */
     uint32_t n_groups;
-    cmi_status status;    /* of the exchange */
-    uint32_t heard;       /* over it, in the layer of experts that was last */
+    cmi_status status;          /* of the exchange */
+    uint32_t heard, heard_vote; /* over it, in the layer of experts that was last */
     const void *returned; /* by it: results of pair i at i * returned_stride; NULL: in expert_y */
     size_t returned_stride;
 };
