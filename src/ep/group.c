@@ -204,28 +204,47 @@ static cmi_status hear_rkeys(const joining *j)
     return st;
 }
 
-cmi_status cmi_ep_group_join(cmi_ep_group *g, uint32_t rank, size_t n_bytes, uint64_t patience_ns,
-                             cmi_region_id *region_out, cmi_ep_peer *peers_out, cmi_error *err)
+/* A region of this rank's, and those of the others. */
+static cmi_status share_region(const joining *j, size_t n_bytes, bool is_first,
+                               cmi_region_id *region_out, cmi_error *err)
 {
-    cmi_fabric *fabric = g->fabrics[rank];
-    const joining j = {.group = g,
-                       .fabric = fabric,
-                       .rank = rank,
-                       .until_ns = cmi_fabric_after_ns(fabric, patience_ns),
-                       .peers = peers_out};
     cmi_rkey rkey;
-    memset(peers_out, 0, g->n_ranks * sizeof *peers_out);
-    cmi_status st = cmi_fabric_alloc(fabric, n_bytes, "exchange windows", region_out, err);
+    cmi_status st = cmi_fabric_alloc(j->fabric, n_bytes, "exchange windows", region_out, err);
     if (st != CMI_OK) {
         return st;
     }
-    st = cmi_region_get_rkey(fabric, *region_out, &rkey);
-    st = st == CMI_OK ? connect_all(&j) : st;
-    st = st == CMI_OK ? tell_rkey(&j, &rkey) : st;
-    st = st == CMI_OK ? hear_rkeys(&j) : st;
+    st = cmi_region_get_rkey(j->fabric, *region_out, &rkey);
+    st = st == CMI_OK && is_first ? connect_all(j) : st;
+    st = st == CMI_OK ? tell_rkey(j, &rkey) : st;
+    st = st == CMI_OK ? hear_rkeys(j) : st;
     if (st != CMI_OK) {
-        return cmi_error_set(err, st, "rank %u does not find the other %u: %s", rank,
-                             g->n_ranks - 1, cmi_status_text(st));
+        return cmi_error_set(err, st, "rank %u does not find the other %u: %s", j->rank,
+                             j->group->n_ranks - 1, cmi_status_text(st));
     }
     return CMI_OK;
+}
+
+cmi_status cmi_ep_group_join(cmi_ep_group *g, uint32_t rank, size_t n_bytes, uint64_t patience_ns,
+                             cmi_region_id *region_out, cmi_ep_peer *peers_out, cmi_error *err)
+{
+    const joining j = {.group = g,
+                       .fabric = g->fabrics[rank],
+                       .rank = rank,
+                       .until_ns = cmi_fabric_after_ns(g->fabrics[rank], patience_ns),
+                       .peers = peers_out};
+    memset(peers_out, 0, g->n_ranks * sizeof *peers_out);
+    return share_region(&j, n_bytes, true, region_out, err);
+}
+
+cmi_status cmi_ep_group_share(cmi_ep_group *g, uint32_t rank, size_t n_bytes, uint64_t patience_ns,
+                              const cmi_ep_peer *joined, cmi_region_id *region_out,
+                              cmi_ep_peer *peers_out, cmi_error *err)
+{
+    const joining j = {.group = g,
+                       .fabric = g->fabrics[rank],
+                       .rank = rank,
+                       .until_ns = cmi_fabric_after_ns(g->fabrics[rank], patience_ns),
+                       .peers = peers_out};
+    memcpy(peers_out, joined, g->n_ranks * sizeof *peers_out);
+    return share_region(&j, n_bytes, false, region_out, err);
 }

@@ -33,4 +33,12 @@ CMI_NODISCARD cmi_status cmi_ep_group_join(cmi_ep_group *group, uint32_t rank, s
                                            uint64_t patience_ns, cmi_region_id *region_out,
                                            cmi_ep_peer *peers_out, cmi_error *err);
 
+/* A region more, for a second exchange between the same ranks. Every rank calls it after all have
+ * joined: the caller sees to it that none begins before. joined: what join gave. Errors as of
+ * join. */
+CMI_NODISCARD cmi_status cmi_ep_group_share(cmi_ep_group *group, uint32_t rank, size_t n_bytes,
+                                            uint64_t patience_ns, const cmi_ep_peer *joined,
+                                            cmi_region_id *region_out, cmi_ep_peer *peers_out,
+                                            cmi_error *err);
+
 #endif

@@ -13,22 +13,38 @@ static cmi_status wrap(void *arg, uint32_t rank, cmi_fabric **fabric_inout, cmi_
     return cmi_fabric_wrap_faults(fabric_inout, inner, arg, err);
 }
 
-static bool make_exchange(mesh_rank *r)
+static bool make_exchange(const mesh_rank *r, const cmi_ep_layout *layout, cmi_region_id region,
+                          const cmi_ep_peer *peers, cmi_exchange **exchange_out)
 {
     cmi_error err = {0};
     const mesh *m = r->mesh;
-    const cmi_ep_options opt = {.layout = m->layout,
+    const cmi_ep_options opt = {.layout = *layout,
                                 .rank = r->rank,
                                 .team = r->team,
                                 .fabric = r->fabric,
-                                .region = r->region,
-                                .peers = r->peers,
+                                .region = region,
+                                .peers = peers,
                                 .n_layers = m->n_layers,
                                 .n_experts = m->n_experts,
                                 .rank_of = m->rank_of,
                                 .patience_ns = m->patience_ns > 0 ? m->patience_ns : patience_ns};
-    MESH_NEED(cmi_ep_create(&r->exchange, &opt, &err) == CMI_OK);
+    MESH_NEED(cmi_ep_create(exchange_out, &opt, &err) == CMI_OK);
     return true;
+}
+
+static bool make_second(mesh_rank *r)
+{
+    cmi_error err = {0};
+    cmi_region_id region;
+    cmi_ep_peer peers[MESH_MAX_RANKS];
+    const cmi_ep_layout *layout = r->mesh->second_layout;
+    if (layout == NULL) {
+        return true;
+    }
+    pthread_barrier_wait(&r->mesh->barrier); /* all have joined */
+    MESH_NEED(cmi_ep_group_share(r->mesh->group, r->rank, layout->region_bytes, patience_ns,
+                                 r->peers, &region, peers, &err) == CMI_OK);
+    return make_exchange(r, layout, region, peers, &r->second);
 }
 
 static bool set_up(mesh_rank *r)
@@ -39,7 +55,7 @@ static bool set_up(mesh_rank *r)
     MESH_NEED(cmi_team_create(&r->team, 1, &err) == CMI_OK);
     MESH_NEED(cmi_ep_group_join(group, r->rank, r->mesh->layout.region_bytes, patience_ns,
                                 &r->region, r->peers, &err) == CMI_OK);
-    return make_exchange(r);
+    return make_exchange(r, &r->mesh->layout, r->region, r->peers, &r->exchange) && make_second(r);
 }
 
 static void *rank_main(void *arg)
@@ -58,6 +74,7 @@ static void *rank_main(void *arg)
     }
     pthread_barrier_wait(&r->mesh->barrier); /* nobody leaves while somebody needs its flags */
     cmi_ep_destroy(r->exchange);
+    cmi_ep_destroy(r->second);
     cmi_team_destroy(r->team);
     return NULL;
 }

@@ -18,7 +18,7 @@ typedef struct mesh_rank {
     cmi_ep_peer peers[MESH_MAX_RANKS];
     cmi_region_id region;
     cmi_team *team;
-    cmi_exchange *exchange;
+    cmi_exchange *exchange, *second; /* second: NULL without a layout of it */
     bool is_good;
     bool may_be_lost; /* peers, at the end */
 } mesh_rank;
@@ -27,7 +27,8 @@ typedef struct mesh {
     uint32_t n_ranks;
     const char *fabric; /* its kind */
     cmi_ep_layout layout;
-    const cmi_fault_options *faults; /* NULL: memory is reached directly */
+    const cmi_ep_layout *second_layout; /* of another exchange between the ranks; NULL: none */
+    const cmi_fault_options *faults;    /* NULL: memory is reached directly */
     uint32_t n_layers, n_experts;
     uint16_t *rank_of; /* [n_layers][n_experts], for all ranks */
     uint64_t patience_ns;
