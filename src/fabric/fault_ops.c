@@ -156,8 +156,9 @@ static bool must_wait(const cmi_fault_fabric *f, const cmi_fault_op *op)
         return false;
     }
     bool waits_for_ends = op->transfer.kind == CMI_OP_FLUSH;
-    for (uint32_t i = 0; i < f->opt.n_ops; i++) {
+    for (uint32_t i = 0, left = f->n_live; i < f->opt.n_ops && left > 0; i++) {
         const cmi_fault_op *other = &f->ops[i];
+        left -= other->state != FAULT_FREE;
         bool is_under_way =
             other->state == FAULT_HELD || (waits_for_ends && other->state == FAULT_RUNNING);
         if (is_under_way && other->seq < op->seq && is_same(other->endpoint, op->endpoint)) {
@@ -190,8 +191,9 @@ static cmi_transfer make_part(cmi_fault_op *op, uint32_t part)
 
 static void count_overtaken(cmi_fault_fabric *f, const cmi_fault_op *op)
 {
-    for (uint32_t i = 0; i < f->opt.n_ops; i++) {
+    for (uint32_t i = 0, left = f->n_live; i < f->opt.n_ops && left > 0; i++) {
         const cmi_fault_op *other = &f->ops[i];
+        left -= other->state != FAULT_FREE;
         if (other->state == FAULT_HELD && other->seq < op->seq &&
             is_same(other->endpoint, op->endpoint)) {
             f->counts.n_overtaken++;
@@ -230,8 +232,9 @@ static bool run_op(cmi_fault_fabric *f, cmi_fault_op *op)
 bool cmi_fault_run(cmi_fault_fabric *f, uint64_t now_ns)
 {
     bool is_moving = false;
-    for (uint32_t i = 0; i < f->opt.n_ops && f->n_live > 0; i++) {
+    for (uint32_t i = 0, left = f->n_live; i < f->opt.n_ops && left > 0; i++) {
         cmi_fault_op *op = &f->ops[i];
+        left -= op->state != FAULT_FREE;
         if (op->state == FAULT_HELD && op->due_ns <= now_ns && !must_wait(f, op)) {
             is_moving |= !run_op(f, op);
         }
@@ -290,7 +293,8 @@ void cmi_fault_end_held(cmi_fault_fabric *f, cmi_endpoint_id endpoint, cmi_statu
 uint64_t cmi_fault_next_due_ns(const cmi_fault_fabric *f)
 {
     uint64_t due_ns = UINT64_MAX;
-    for (uint32_t i = 0; i < f->opt.n_ops && f->n_live > 0; i++) {
+    for (uint32_t i = 0, left = f->n_live; i < f->opt.n_ops && left > 0; i++) {
+        left -= f->ops[i].state != FAULT_FREE;
         if (f->ops[i].state == FAULT_HELD && !must_wait(f, &f->ops[i])) {
             due_ns = CMI_MIN(due_ns, f->ops[i].due_ns);
         }
@@ -303,8 +307,9 @@ uint64_t cmi_fault_next_due_ns(const cmi_fault_fabric *f)
 static cmi_fault_op *find_done(const cmi_fault_fabric *f)
 {
     cmi_fault_op *first = NULL;
-    for (uint32_t i = 0; i < f->opt.n_ops && f->n_live > 0; i++) {
+    for (uint32_t i = 0, left = f->n_live; i < f->opt.n_ops && left > 0; i++) {
         cmi_fault_op *op = &f->ops[i];
+        left -= op->state != FAULT_FREE;
         if (op->state == FAULT_DONE && (first == NULL || op->event_key < first->event_key)) {
             first = op;
         }
