@@ -160,6 +160,7 @@ static void unit_task(void *arg, uint32_t task, uint32_t worker)
     cmi_forward *f = arg;
     const cmi_decode_unit *unit = &f->s.attn.units[task];
     decode_sums sums = unit_sums(f, unit);
+    cmi_forward_move_on(f, worker);
     clear_sums(f, sums, n_query_rows(unit));
     for (uint32_t block = 0; block < n_blocks(unit); block++) {
         attend_block(f, unit, block, &f->s.attn.workers[worker], sums);
@@ -175,6 +176,7 @@ static void part_task(void *arg, uint32_t task, uint32_t worker)
     cmi_forward *f = arg;
     const cmi_decode_part *part = &f->s.attn.parts[task];
     decode_sums sums = part_sums(f, task);
+    cmi_forward_move_on(f, worker);
     clear_sums(f, sums, n_query_rows(part->unit));
     attend_block(f, part->unit, part->block_idx, &f->s.attn.workers[worker], sums);
 }

@@ -153,6 +153,15 @@ void cmi_forward_grouped_product(cmi_forward *f);
 typedef void cmi_row_fn(cmi_forward *f, uint32_t row_idx);
 void cmi_forward_each_row(cmi_forward *f, uint32_t n_rows, cmi_row_fn *fn);
 
+/* Tasks call it before they begin: on the owner's thread it moves on what is on its way to other
+ * ranks. Nobody else does, and what waits for a stage's end makes other ranks wait. */
+static inline void cmi_forward_move_on(const cmi_forward *f, uint32_t worker)
+{
+    if (worker == 0 && f->opt.exchange != NULL) {
+        f->opt.exchange->calls->progress(f->opt.exchange);
+    }
+}
+
 /* Writes n float32 values in the forward's type. */
 void cmi_forward_to_operand(const cmi_forward *f, const float *from, uint32_t n, void *to);
 

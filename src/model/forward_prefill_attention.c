@@ -126,6 +126,7 @@ static void expand_task(void *arg, uint32_t task, uint32_t worker)
     uint32_t head = g->head + task / g->n_pages, page = task % g->n_pages;
     uint32_t n_keys = CMI_MIN(g->n_keys - page * CMI_KV_PAGE_TOKENS, (uint32_t)CMI_KV_PAGE_TOKENS);
     uint8_t *keys = key_tile(g, head, page);
+    cmi_forward_move_on(f, worker);
     const float *expanded = expand_head(g, head, page, n_keys, worker);
     cmi_attn_pack_args pack = {.x = expanded,
                                .tile = keys,
@@ -239,6 +240,7 @@ static void attend_task(void *arg, uint32_t task, uint32_t worker)
     uint32_t row = g->span->row_idx + task % n_tiles * CMI_PREFILL_ROWS;
     uint32_t end = CMI_MIN(row + CMI_PREFILL_ROWS, g->span->row_idx + g->span->n_rows);
     size_t q_cols = f->s.attn.q_cols;
+    cmi_forward_move_on(f, worker);
     for (uint32_t r = row; r < end; r++) { /* side by side: strides of 4 KiB collide in the cache */
         size_t from = (r * (size_t)f->opt.config->num_attention_heads + head) * q_cols;
         memcpy(cmi_operand_at(f, w->q, (r - row) * q_cols), cmi_operand_at(f, f->s.attn.q_op, from),

@@ -185,6 +185,7 @@ static void group_part(const cmi_group *group, uint32_t task, uint32_t worker)
 {
     uint32_t begin = (group->first_tile + task - group->first_task) * group->tile_cols;
     uint32_t n_cols = CMI_MIN(group->tile_cols, cmi_product_cols(&group->product) - begin);
+    cmi_forward_move_on(group->product.f, worker);
     cmi_product_part(&group->product, begin, n_cols, worker);
 }
 
@@ -263,8 +264,8 @@ typedef struct row_job {
 
 static void row_task(void *arg, uint32_t task, uint32_t worker)
 {
-    (void)worker;
     const row_job *job = arg;
+    cmi_forward_move_on(job->f, worker);
     uint32_t begin = task * job->rows_per_task;
     uint32_t end = CMI_MIN(begin + job->rows_per_task, job->n_rows);
     for (uint32_t row = begin; row < end; row++) {

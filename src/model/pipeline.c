@@ -184,16 +184,13 @@ static bool is_ahead(const cmi_forward *first, const cmi_forward *second)
            (first->layer_idx == second->layer_idx && first->stage_idx > second->stage_idx);
 }
 
-/* Runs a microbatch to where it would wait for other ranks. The fabric moves on between stages: it
- * is nobody else's to do. */
+/* Runs a microbatch to where it would wait for other ranks. */
 static cmi_status take_turn(microbatch *half)
 {
-    cmi_exchange *exchange = half->forward->opt.exchange;
     cmi_stage stage;
     do {
         stage = cmi_forward_next_stage(half->forward);
         half->status = cmi_forward_advance(half->forward);
-        exchange->calls->progress(exchange);
     } while (half->status == CMI_IN_PROGRESS && !leaves_rows_on_their_way(stage));
     return half->status;
 }
