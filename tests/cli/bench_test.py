@@ -219,6 +219,41 @@ class ExpertParallelism(unittest.TestCase):
             self.assertEqual(len(result.stderr.splitlines()), 1)
 
 
+class Pipeline(unittest.TestCase):
+    def run_pipeline(self, *args):
+        return subprocess.run([CMINFER, "bench", "pipeline", *args], capture_output=True,
+                              text=True, timeout=300, check=False)
+
+    def test_one_and_two_microbatches(self):
+        for model in ((TINY,), ("--config", os.path.join(TINY, "config.json"), "--random-weights",
+                                "--override", "num_hidden_layers=3", "-q", "w8a8-int8")):
+            result = self.run_pipeline(*model, "--json", "-r", "2", "-p", "20,1", "--batch", "3,0",
+                                       "--drafts", "2", "-d", "70", "--delay", "1,30", "--ep", "3")
+            self.assertEqual(result.returncode, 0, result.stderr)
+            rows = [json.loads(line) for line in result.stdout.splitlines()]
+            self.assertEqual([(row["test"], row["delay_us"]) for row in rows],
+                             [(test, delay) for test in ("pp20", "pp1", "tg x 3")
+                              for delay in (0, 1, 30)])
+            n_layers = 4 if len(model) == 1 else 2  # of experts
+            for row in rows:
+                n_rows = {"pp20": 20, "pp1": 1, "tg x 3": 9}[row["test"]]
+                for name, n in (("one", 1), ("two", 2)):
+                    self.assertAlmostEqual(
+                        row[name + "_tokens_per_s"] * row[name + "_seconds"] / 3 / n_rows, 1, 3)
+                    # two heads a layer of experts and microbatch, and what has rows
+                    self.assertGreaterEqual(row[name + "_puts"], 2 * n * n_layers)
+                self.assertEqual(row["hidden_share"] is None, row["delay_us"] == 0)
+            self.assertGreater(rows[0]["two_put_bytes"], rows[3]["two_put_bytes"])
+
+    def test_wrong_usage(self):
+        for args in ((), (TINY, "--config", "x"), (TINY, "--ep", "0"), (TINY, "--delay", "0"),
+                     (TINY, "--delay", "1,2,3,4,5,6,7,8"), (TINY, "--routing", "near"),
+                     (TINY, "--random-weights"), (TINY, "--override", "a=1")):
+            result = self.run_pipeline(*args)
+            self.assertEqual(result.returncode, 2, args)
+            self.assertEqual(len(result.stderr.splitlines()), 1)
+
+
 class Formats(Bench):
     def test_md_and_csv(self):
         args = ("--machine", "--threads", "1", "--isa", "ref")
