@@ -37,6 +37,10 @@ void cmi_cli_ranks_add_options(cmi_option *table, cmi_model_options *opt)
         {"ep-num-redundant-experts", "N",
          "replicas of experts beyond one of each, in every layer (default 0)", CMI_OPTION_UINT,
          &opt->n_redundant, 0, 1024},
+        {"ep-microbatches", "N",
+         "parts of a step that take turns, so that one computes while rows\n"
+         "of the other are on their way: 1, 2, or 0 (the default): as pays",
+         CMI_OPTION_UINT, &opt->n_microbatches, 0, 2},
         {0},
     };
     while (table->names != NULL) {
@@ -177,7 +181,8 @@ cmi_status cmi_cli_ranks_join(cmi_cli_ranks *ranks, uint32_t place, cmi_model_op
     ranks->options = (cmi_rank_options){.name = ranks->name,
                                         .fabric = ranks->fabric,
                                         .membership = ranks->membership,
-                                        .n_redundant = opt->n_redundant};
+                                        .n_redundant = opt->n_redundant,
+                                        .n_microbatches = opt->n_microbatches};
     instance->rank = &ranks->options;
     return st;
 }

@@ -52,7 +52,7 @@ bool cmi_engine_run_main(cmi_engine *engine, cmi_batch *batch)
     batch->says = engine->max_drafts;
     for (;;) {
         cmi_status st = cmi_instance_call(in, CMI_PASS_MAIN);
-        st = st == CMI_OK ? cmi_forward_run(in->forward, batch) : st;
+        st = st == CMI_OK ? cmi_instance_pass(in, batch) : st;
         if (st == CMI_OK) {
             engine->n_mtp_agreed = cmi_forward_heard(in->forward);
             return true;

@@ -5,6 +5,7 @@
 #include <assert.h>
 
 #include "base/alloc.h"
+#include "model/pipeline.h"
 #include "os/host_memory.h"
 
 /* Memory that opening a model plans for. Weights and KV are what users can influence, so errors
@@ -95,6 +96,9 @@ static memory_plan plan_memory(cmi_instance *in, const cmi_instance_options *opt
         .weights_bytes = weights_bytes,
         .kv_bytes = pages_needed(in, opt) * layout->page_bytes,
         .scratch_bytes = cmi_forward_estimate_bytes(&forward) + logits_bytes(in) +
+                         (sizes != NULL && opt->rank->n_microbatches != 1
+                              ? cmi_pipeline_estimate_bytes(&forward, sizes)
+                              : 0) +
                          (weights.with_mtp ? mtp_hidden_bytes(in) : 0),
     };
 }
@@ -293,6 +297,12 @@ static cmi_status open_parts(cmi_instance *in, const cmi_instance_options *opt, 
     if (st != CMI_OK) {
         return st;
     }
+    if (in->rank != NULL) {
+        st = cmi_instance_rank_start(in, err);
+        if (st != CMI_OK) {
+            return st;
+        }
+    }
     in->logits = cmi_alloc(1, logits_bytes(in));
     if (in->weights->mtp != NULL) {
         in->mtp_hidden = cmi_alloc(1, mtp_hidden_bytes(in));
@@ -393,7 +403,10 @@ cmi_status cmi_instance_run(cmi_instance *in, const cmi_batch *batch, cmi_error 
         st = in->rank == NULL
                  ? CMI_OK
                  : cmi_instance_call(in, batch->mtp_hidden != NULL ? CMI_PASS_MTP : CMI_PASS_MAIN);
-        st = st == CMI_OK ? cmi_forward_run(in->forward, batch) : st;
+        if (st == CMI_OK) {
+            st = in->rank == NULL ? cmi_forward_run(in->forward, batch)
+                                  : cmi_instance_pass(in, batch);
+        }
         if (st == CMI_OK) {
             return CMI_OK;
         }

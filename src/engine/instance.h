@@ -39,6 +39,8 @@ typedef struct cmi_rank_options {
     cmi_membership *membership;
     uint32_t min_ranks;   /* fewer do not go on without the others; 0: 1 */
     uint32_t n_redundant; /* replicas of experts beyond one of each */
+    /* Of a pass (model/pipeline.h): 1 or 2; 0: as many as pay. */
+    uint32_t n_microbatches;
 } cmi_rank_options;
 
 typedef struct cmi_instance_options {

@@ -6,18 +6,13 @@
 #include "base/log.h"
 #include "base/strmap.h"
 #include "model/expert_slabs.h"
+#include "model/pipeline.h"
+#include "os/clock.h"
 #include "os/host_memory.h"
 #include "policy/expert_homes.h"
+#include "policy/microbatch.h"
 
 static const uint64_t MS = 1000000;
-
-typedef struct rank_stats {
-    uint32_t place, n_places, n_living;
-    uint64_t n_views;
-    uint64_t n_adopted;      /* experts that this rank holds for others */
-    uint64_t n_read;         /* experts read since the start */
-    uint64_t last_rejoin_ns; /* from a pass that failed to the next that could begin */
-} rank_stats;
 
 struct cmi_instance_rank {
     cmi_ep_rank *ep;
@@ -35,8 +30,12 @@ struct cmi_instance_rank {
     uint64_t slab_bytes;
     uint8_t *block; /* of the slabs of this place's own experts */
     uint64_t block_bytes;
-    uint64_t lost_ns; /* since when passes fail; 0: they do not */
-    rank_stats stats;
+    uint64_t lost_ns;        /* since when passes fail; 0: they do not */
+    cmi_pipeline *pipeline;  /* NULL: one microbatch, always */
+    uint32_t forced;         /* microbatches of a pass; 0: as many as pay */
+    uint32_t n_microbatches; /* of the next pass, agreed with the others */
+    cmi_microbatch microbatches;
+    cmi_instance_rank_stats stats;
 };
 
 /* ---- sizes ---- */
@@ -73,6 +72,11 @@ static cmi_ep_shape shape_of(const cmi_instance *in, const cmi_instance_options 
                           .result_bytes = wide};
 }
 
+static uint32_t stream_count(const cmi_instance_options *opt)
+{
+    return opt->rank->n_microbatches == 1 ? 1 : 2;
+}
+
 cmi_status cmi_instance_rank_plan(const cmi_instance *in, const cmi_instance_options *opt,
                                   const cmi_weights_options *weights, cmi_exchange *sizes_out,
                                   uint64_t *n_bytes_out, cmi_error *err)
@@ -95,7 +99,8 @@ cmi_status cmi_instance_rank_plan(const cmi_instance *in, const cmi_instance_opt
         const uint64_t n_slabs =
             (uint64_t)cmi_expert_rank_slots(&layout, self, &first) * count_layers(in, weights);
         *sizes_out = (cmi_exchange){NULL, shape.max_rows, shape.n_ranks * windows.max_pairs};
-        *n_bytes_out = n_slabs * cmi_expert_slab_bytes(&in->config, weights) + windows.region_bytes;
+        *n_bytes_out = n_slabs * cmi_expert_slab_bytes(&in->config, weights) +
+                       stream_count(opt) * windows.region_bytes;
     }
     return st;
 }
@@ -238,6 +243,7 @@ static uint64_t hash_model(const cmi_instance *in, const cmi_instance_options *o
         shape.row_bytes,
         shape.result_bytes,
         opt->rank->n_redundant,
+        opt->rank->n_microbatches,
         in->config.num_hidden_layers,
         in->config.n_routed_experts,
         in->weights->mtp != NULL,
@@ -266,6 +272,7 @@ static cmi_status open_ep(cmi_instance *in, const cmi_instance_options *opt, cmi
     ep.min_ranks = CMI_MAX(opt->rank->min_ranks, 1u);
     ep.team = in->team;
     ep.shape = shape_of(in, opt);
+    ep.n_streams = stream_count(opt);
     ep.n_layers = r->n_layers;
     ep.n_experts = r->n_experts;
     ep.rank_of = r->rank_of;
@@ -278,6 +285,7 @@ static void make_tables(cmi_instance *in, const cmi_instance_options *opt)
     cmi_instance_rank *r = in->rank;
     const cmi_expert_layout layout = expert_layout(in, opt);
     r->fabric = opt->rank->fabric;
+    r->forced = opt->rank->n_microbatches;
     r->n_places = layout.n_ranks;
     r->place = cmi_membership_self(opt->rank->membership);
     r->n_layers = in->config.num_hidden_layers + 1;
@@ -290,7 +298,7 @@ static void make_tables(cmi_instance *in, const cmi_instance_options *opt)
     r->rank_of = cmi_alloc((size_t)r->n_layers * r->n_experts, sizeof *r->rank_of);
     r->work = cmi_alloc(r->n_places, sizeof *r->work);
     r->slabs = cmi_alloc((size_t)r->n_layers * r->n_experts, sizeof *r->slabs);
-    r->stats = (rank_stats){.place = r->place, .n_places = r->n_places};
+    r->stats = (cmi_instance_rank_stats){.place = r->place, .n_places = r->n_places};
 }
 
 cmi_status cmi_instance_rank_open(cmi_instance *in, const cmi_instance_options *opt,
@@ -304,12 +312,22 @@ cmi_status cmi_instance_rank_open(cmi_instance *in, const cmi_instance_options *
     return st == CMI_OK ? open_ep(in, opt, err) : st;
 }
 
+cmi_status cmi_instance_rank_start(cmi_instance *in, cmi_error *err)
+{
+    cmi_instance_rank *r = in->rank;
+    cmi_microbatch_init(&r->microbatches);
+    return r->forced == 1 ? CMI_OK
+                          : cmi_pipeline_create(&r->pipeline, in->forward,
+                                                cmi_ep_rank_exchange(r->ep, 1), err);
+}
+
 void cmi_instance_rank_close(cmi_instance *in)
 {
     cmi_instance_rank *r = in->rank;
     if (r == NULL) {
         return;
     }
+    cmi_pipeline_destroy(r->pipeline);
     cmi_ep_rank_destroy(r->ep);
     for (size_t i = 0; r->slabs != NULL && i < (size_t)r->n_layers * r->n_experts; i++) {
         if (r->slabs[i] != NULL && is_adopted(r, r->slabs[i])) {
@@ -347,6 +365,7 @@ static void note_view(cmi_instance_rank *r)
                 (unsigned long long)r->stats.n_adopted);
     }
     r->lost_ns = 0;
+    r->n_microbatches = r->forced > 0 ? r->forced : 1; /* nobody has voted in this view */
 }
 
 static cmi_status enter_view(cmi_instance *in, cmi_error *err)
@@ -405,6 +424,56 @@ cmi_status cmi_instance_call(cmi_instance *in, cmi_pass pass)
     return cmi_ep_rank_call(in->rank->ep, pass);
 }
 
+/* Multiply-adds grow with rows and with what they look at; so little is known of a pass here. */
+static double work_of(const cmi_batch *batch)
+{
+    const double context_of_a_row = 4096; /* whose attention is like the rest of a row */
+    double work = 0;
+    for (uint32_t i = 0; i < batch->n_spans; i++) {
+        const cmi_batch_span *span = &batch->spans[i];
+        work += span->n_rows * (1 + span->position / context_of_a_row);
+    }
+    return work;
+}
+
+static cmi_microbatch_kind kind_of(const cmi_batch *batch)
+{
+    return batch->spans[batch->n_spans - 1].is_prefill ? CMI_MICROBATCH_PREFILL
+                                                       : CMI_MICROBATCH_DECODE;
+}
+
+static cmi_status pass_of_main(cmi_instance *in, cmi_batch *batch)
+{
+    cmi_instance_rank *r = in->rank;
+    const uint32_t n = r->n_microbatches;
+    const uint64_t begin_ns = cmi_fabric_now_ns(r->fabric);
+    if (batch->n_rows > 0) {
+        const cmi_microbatch_kind kind = kind_of(batch);
+        const uint32_t wish =
+            r->forced > 0 ? r->forced : cmi_microbatch_wish(&r->microbatches, kind);
+        batch->vote = cmi_microbatch_vote(kind, r->place, wish);
+    }
+    cmi_status st = r->pipeline != NULL ? cmi_pipeline_run(r->pipeline, batch, n)
+                                        : cmi_forward_run(in->forward, batch);
+    if (st == CMI_OK) {
+        r->n_microbatches =
+            r->forced > 0 ? r->forced : cmi_microbatch_agreed(cmi_forward_heard_vote(in->forward));
+    }
+    if (st == CMI_OK && batch->n_rows > 0) {
+        const uint64_t taken_ns = cmi_fabric_now_ns(r->fabric) - begin_ns;
+        cmi_microbatch_note(&r->microbatches, kind_of(batch), n, work_of(batch), (double)taken_ns);
+        r->stats.n_passes++;
+        r->stats.n_split_passes += n == 2 ? 1 : 0;
+    }
+    return st;
+}
+
+cmi_status cmi_instance_pass(cmi_instance *in, const cmi_batch *batch)
+{
+    cmi_batch own = *batch;
+    return batch->mtp_hidden != NULL ? cmi_forward_run(in->forward, batch) : pass_of_main(in, &own);
+}
+
 cmi_status cmi_instance_follow_mtp(cmi_instance *in, uint32_t n_passes)
 {
     const cmi_batch nothing = {.mtp_hidden = in->mtp_hidden};
@@ -430,7 +499,7 @@ cmi_status cmi_instance_follow(cmi_instance *in, bool *followed_out)
         return cmi_instance_follow_mtp(in, 1);
     }
     const cmi_batch nothing = {0};
-    cmi_status st = cmi_forward_run(in->forward, &nothing);
+    cmi_status st = cmi_instance_pass(in, &nothing);
     return st == CMI_OK ? cmi_instance_follow_mtp(in, cmi_forward_heard(in->forward)) : st;
 }
 
@@ -460,4 +529,9 @@ cmi_status cmi_instance_serve_passes(cmi_instance *in, uint64_t patience_ns,
         }
     }
     return CMI_OK;
+}
+
+void cmi_instance_rank_get_stats(const cmi_instance *in, cmi_instance_rank_stats *stats_out)
+{
+    *stats_out = in->rank->stats;
 }

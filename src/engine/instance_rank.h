@@ -31,6 +31,9 @@ CMI_NODISCARD cmi_status cmi_instance_rank_open(cmi_instance *in, const cmi_inst
                                                 const cmi_weights_options *weights, cmi_error *err);
 void cmi_instance_rank_close(cmi_instance *in);
 
+/* After the forward pass has been made. CMI_ERR_NO_MEMORY. */
+CMI_NODISCARD cmi_status cmi_instance_rank_start(cmi_instance *in, cmi_error *err);
+
 /* What the forward pass of such an instance needs to know before there is a rank; and how many
  * bytes experts and receive windows take. */
 CMI_NODISCARD cmi_status cmi_instance_rank_plan(const cmi_instance *in,
@@ -51,6 +54,10 @@ CMI_NODISCARD cmi_status cmi_instance_join(cmi_instance *in, uint64_t patience_n
 /* Calls all ranks to a pass. CMI_OK, or it is time to join. */
 CMI_NODISCARD cmi_status cmi_instance_call(cmi_instance *in, cmi_pass pass);
 
+/* Runs a pass that all ranks have been called to, or have agreed on, as many microbatches as they
+ * have agreed on. CMI_OK, or it is time to join. */
+CMI_NODISCARD cmi_status cmi_instance_pass(cmi_instance *in, const cmi_batch *batch);
+
 /* If somebody has called: runs that pass and those of the MTP layer that the ranks have agreed on
  * in it, without rows. *followed_out says whether. CMI_OK, or it is time to join. */
 CMI_NODISCARD cmi_status cmi_instance_follow(cmi_instance *in, bool *followed_out);
@@ -66,5 +73,16 @@ void cmi_instance_rank_wake(cmi_instance *in); /* any thread */
  * as of join, CMI_ERR_TIMEOUT among them. */
 CMI_NODISCARD cmi_status cmi_instance_serve_passes(cmi_instance *in, uint64_t patience_ns,
                                                    const _Atomic bool *stop, cmi_error *err);
+
+typedef struct cmi_instance_rank_stats {
+    uint32_t place, n_places, n_living;
+    uint64_t n_views;
+    uint64_t n_adopted;                /* experts that this rank holds for others */
+    uint64_t n_read;                   /* experts read since the start */
+    uint64_t last_rejoin_ns;           /* from a pass that failed to the next that could begin */
+    uint64_t n_passes, n_split_passes; /* of the main model with rows; as two microbatches */
+} cmi_instance_rank_stats;
+
+void cmi_instance_rank_get_stats(const cmi_instance *in, cmi_instance_rank_stats *stats_out);
 
 #endif

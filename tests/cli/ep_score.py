@@ -19,10 +19,12 @@ KINDS = (("--dtype", "bf16"), ("--dtype", "f32"), ("-q", "w8a8-int8"),
 AXES = {
     "ranks": (1, 2, 3, 4, 8, 16),
     "redundant": (0, 5, 16),
+    "microbatches": (0, 1, 2),
     "kind": tuple(range(len(KINDS))),
     "chunk": (7, 64, 512),
     "threads": (1, 4),
 }
+ALONE = {"ranks": 1, "redundant": 0, "microbatches": 0, "chunk": 2048, "threads": 2}
 TEXT = "ROMEO: But soft! What light through yonder window breaks? 12 + 30 = "
 
 
@@ -30,11 +32,12 @@ def command(cminfer, model, case, generate):
     return [cminfer, "score", model, "--text", TEXT * 2, "--top", "5", "--drafts",
             "--generate", str(generate), *KINDS[case["kind"]],
             "--ep", str(case["ranks"]), "--ep-num-redundant-experts", str(case["redundant"]),
+            "--ep-microbatches", str(case["microbatches"]),
             "-b", str(case["chunk"]), "--threads", str(case["threads"])]
 
 
 def is_valid(case):
-    return case["ranks"] > 1 or case["redundant"] == 0
+    return case["ranks"] > 1 or (case["redundant"] == 0 and case["microbatches"] == 0)
 
 
 def pairs_of(case):
@@ -98,17 +101,16 @@ def main():
         cases = cases[::6]
     want = {}
     for kind in range(len(KINDS)):
-        alone = {"ranks": 1, "redundant": 0, "kind": kind, "chunk": 2048, "threads": 2}
-        want[kind] = run(command(cminfer, model, alone, 6))
+        want[kind] = run(command(cminfer, model, {**ALONE, "kind": kind}, 6))
     for case in cases:
         if run(command(cminfer, model, case, 6)) != want[case["kind"]]:
             sys.exit(f"other bytes with {case}")
     seeds = range(2 if "CMI_FEW" in os.environ else 6)
-    alone = {"ranks": 1, "redundant": 0, "kind": 2, "chunk": 2048, "threads": 2}
+    alone = {**ALONE, "kind": 2}
     long = run(command(cminfer, model, alone, 40))
     for seed in seeds:
-        case = {"ranks": 2 + seed % 3, "redundant": 4 * (seed % 2), "kind": 2, "chunk": 64,
-                "threads": 2}
+        case = {**ALONE, "ranks": 2 + seed % 3, "redundant": 4 * (seed % 2), "kind": 2,
+                "microbatches": 1 + seed // 3 % 2, "chunk": 64}
         check_killed(cminfer, model, long, case, seed)
     print(f"{len(cases)} ways to run ranks, {len(seeds)} times ranks killed: the same bytes")
 

@@ -29,6 +29,7 @@ typedef struct scene {
     uint32_t killed_after;        /* tokens */
     uint32_t max_drafts;
     uint32_t n_redundant;
+    uint32_t n_microbatches;
     bool is_int8;
 } scene;
 
@@ -120,8 +121,11 @@ static void be_rank(const scene *s, uint32_t place)
     cmi_membership *members;
     cmi_engine *engine;
     open_place(s, place, &fabric, &members);
-    const cmi_rank_options rank = {
-        .name = "test", .fabric = fabric, .membership = members, .n_redundant = s->n_redundant};
+    const cmi_rank_options rank = {.name = "test",
+                                   .fabric = fabric,
+                                   .membership = members,
+                                   .n_redundant = s->n_redundant,
+                                   .n_microbatches = s->n_microbatches};
     cmi_instance *in = open_instance(s, &rank);
     const cmi_engine_options opt = {.max_drafts = s->max_drafts};
     if (cmi_engine_start(&engine, in, &opt, &err) != CMI_OK) {
@@ -204,7 +208,8 @@ static void ranks_answer_as_one(void **state)
 static void ranks_draft_together(void **state)
 {
     (void)state;
-    play(&(scene){.n_ranks = 2, .n_requests = 12, .killed = MAX_RANKS, .max_drafts = 2});
+    play(&(scene){
+        .n_ranks = 2, .n_requests = 12, .killed = MAX_RANKS, .max_drafts = 2, .n_microbatches = 2});
 }
 
 static void the_others_go_on(void **state)
