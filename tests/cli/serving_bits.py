@@ -37,6 +37,8 @@ OPTIONS = {
     "threads": {n: ["--threads", n] for n in ("1", "2")},
     "memory": {"ample": [], "tight": ["--max-total-tokens", str(TIGHT_TOKENS)]},
     "disaggregate": {"no": [], "yes": ["--disaggregate"]},
+    "ranks": {"1": [], "2": ["--ep", "2", "--ep-microbatches", "2"],
+              "3": ["--ep", "3", "--ep-num-redundant-experts", "5"]},
 }
 ALONE = ["--threads", "2", "--no-enable-prefix-caching"]
 
@@ -55,13 +57,17 @@ def pairs_of(config):
     return set(itertools.combinations(sorted(config.items()), 2))
 
 
-def every_pair(dims):
-    return set().union(*(itertools.product([(a, x) for x in dims[a]], [(b, y) for y in dims[b]])
-                         for a, b in itertools.combinations(sorted(dims), 2)))
+def goes_together(config):
+    return config.get("disaggregate") != "yes" or config["ranks"] == "1"
 
 
 def product(dims):
-    return [dict(zip(dims, values)) for values in itertools.product(*dims.values())]
+    every = (dict(zip(dims, values)) for values in itertools.product(*dims.values()))
+    return [config for config in every if goes_together(config)]
+
+
+def every_pair(dims):
+    return set().union(*map(pairs_of, product(dims)))
 
 
 def cover_pairs(dims, seed):
