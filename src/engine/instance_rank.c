@@ -5,11 +5,9 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/strmap.h"
-#include "model/expert_slabs.h"
+#include "engine/rank_experts.h"
 #include "model/pipeline.h"
 #include "os/clock.h"
-#include "os/host_memory.h"
-#include "policy/expert_homes.h"
 #include "policy/microbatch.h"
 
 static const uint64_t MS = 1000000;
@@ -17,19 +15,8 @@ static const uint64_t MS = 1000000;
 struct cmi_instance_rank {
     cmi_ep_rank *ep;
     cmi_fabric *fabric;
-    cmi_expert_source *source;
+    cmi_rank_experts *experts;
     uint32_t place, n_places;
-    uint32_t n_layers; /* the MTP layer is the last one */
-    uint32_t n_experts;
-    cmi_expert_placement placement; /* of every layer */
-    void *placement_memory;
-    uint16_t *adopters; /* [n_experts] in the view at hand */
-    uint16_t *rank_of;  /* [n_layers][n_experts] */
-    uint32_t *work;     /* [n_places] */
-    void **slabs;       /* [n_layers][n_experts]; NULL: not here */
-    uint64_t slab_bytes;
-    uint8_t *block; /* of the slabs of this place's own experts */
-    uint64_t block_bytes;
     uint64_t lost_ns;        /* since when passes fail; 0: they do not */
     cmi_pipeline *pipeline;  /* NULL: one microbatch, always */
     uint32_t forced;         /* microbatches of a pass; 0: as many as pay */
@@ -105,132 +92,6 @@ cmi_status cmi_instance_rank_plan(const cmi_instance *in, const cmi_instance_opt
     return st;
 }
 
-/* ---- experts ---- */
-
-static void **slab_of(const cmi_instance_rank *r, uint32_t layer, uint32_t expert)
-{
-    return &r->slabs[(size_t)layer * r->n_experts + expert];
-}
-
-static void show(cmi_instance *in, uint32_t layer, uint32_t expert)
-{
-    cmi_instance_rank *r = in->rank;
-    void *slab = *slab_of(r, layer, expert);
-    const cmi_ffn view = slab != NULL ? cmi_expert_view(r->source, slab) : (cmi_ffn){0};
-    cmi_weights_set_expert(in->weights, layer, expert, slab != NULL ? &view : NULL);
-}
-
-static bool is_adopted(const cmi_instance_rank *r, const void *slab)
-{
-    const uint8_t *at = slab;
-    return at < r->block || at >= r->block + r->block_bytes;
-}
-
-/* The experts of this place, in one block. */
-static cmi_status read_own(cmi_instance *in, const cmi_weights_options *weights, cmi_error *err)
-{
-    cmi_instance_rank *r = in->rank;
-    const size_t n_max = (size_t)r->n_layers * r->n_experts;
-    cmi_expert_target *targets = cmi_alloc(n_max, sizeof *targets);
-    size_t n = 0;
-    for (uint32_t layer = 0; layer < r->n_layers; layer++) {
-        for (uint32_t e = 0; e < r->n_experts && cmi_expert_source_has_layer(r->source, layer);
-             e++) {
-            if (cmi_expert_homes_holds(&r->placement, r->adopters, r->place, e)) {
-                targets[n++].id = (cmi_expert_id){layer, e};
-            }
-        }
-    }
-    r->block_bytes = n * r->slab_bytes;
-    cmi_status st = CMI_OK;
-    if (n > 0) {
-        st = cmi_host_memory_map((void **)&r->block, r->block_bytes, "experts", err);
-    }
-    for (size_t i = 0; st == CMI_OK && i < n; i++) {
-        targets[i].slab = r->block + i * r->slab_bytes;
-    }
-    if (st == CMI_OK && n > 0) {
-        st = cmi_expert_read_many(r->source, targets, n, weights, err);
-    }
-    for (size_t i = 0; st == CMI_OK && i < n; i++) {
-        *slab_of(r, targets[i].id.layer_idx, targets[i].id.expert) = targets[i].slab;
-        show(in, targets[i].id.layer_idx, targets[i].id.expert);
-    }
-    r->stats.n_read = n;
-    cmi_free(targets);
-    return st;
-}
-
-static cmi_status adopt(cmi_instance *in, uint32_t layer, uint32_t expert, cmi_error *err)
-{
-    cmi_instance_rank *r = in->rank;
-    void **slab = slab_of(r, layer, expert);
-    if (cmi_host_memory_available() / 2 < r->slab_bytes) {
-        return cmi_error_set(err, CMI_ERR_NO_MEMORY,
-                             "rank %u has no memory for the experts of ranks that are gone",
-                             r->place);
-    }
-    cmi_status st = cmi_host_memory_map(slab, r->slab_bytes, "an expert", err);
-    if (st == CMI_OK) {
-        const cmi_expert_target target = {{layer, expert}, *slab};
-        st = cmi_expert_read(r->source, &target, err);
-        if (st != CMI_OK) {
-            cmi_host_memory_unmap(*slab, r->slab_bytes);
-            *slab = NULL;
-        }
-    }
-    if (st == CMI_OK) {
-        show(in, layer, expert);
-        r->stats.n_adopted++;
-        r->stats.n_read++;
-    }
-    return st;
-}
-
-static void give_back(cmi_instance *in, uint32_t layer, uint32_t expert)
-{
-    cmi_instance_rank *r = in->rank;
-    void **slab = slab_of(r, layer, expert);
-    void *memory = *slab;
-    *slab = NULL;
-    show(in, layer, expert);
-    cmi_host_memory_unmap(memory, r->slab_bytes);
-    r->stats.n_adopted--;
-}
-
-/* What falls to this rank while those live who do, and where rows go. Reading goes on with the
- * gang, so that others do not miss this rank. CMI_ERR_PEER: the view is over. */
-static cmi_status bring_experts(cmi_instance *in, cmi_error *err)
-{
-    cmi_instance_rank *r = in->rank;
-    const uint64_t *dead = cmi_ep_rank_dead(r->ep);
-    const cmi_replica_source source = {.rank = r->place, .dead = dead};
-    if (!cmi_expert_homes_adopt(&r->placement, dead, r->adopters, r->work)) {
-        return cmi_error_set(err, CMI_ERR_PEER, "no rank is left for experts");
-    }
-    for (uint32_t layer = 0; layer < r->n_layers; layer++) {
-        cmi_expert_homes_choose(&r->placement, r->adopters, &source,
-                                r->rank_of + (size_t)layer * r->n_experts);
-        for (uint32_t e = 0; e < r->n_experts && cmi_expert_source_has_layer(r->source, layer);
-             e++) {
-            const void *slab = *slab_of(r, layer, e);
-            const bool wants = cmi_expert_homes_holds(&r->placement, r->adopters, r->place, e);
-            if (wants && slab == NULL) {
-                cmi_status st = adopt(in, layer, e, err);
-                if (st != CMI_OK) {
-                    return st;
-                }
-                if (cmi_ep_rank_poll(r->ep) != CMI_EP_RANK_NEW_VIEW) {
-                    return cmi_error_set(err, CMI_ERR_PEER, "the view is over");
-                }
-            } else if (!wants && slab != NULL && is_adopted(r, slab)) {
-                give_back(in, layer, e);
-            }
-        }
-    }
-    return CMI_OK;
-}
-
 /* ---- life ---- */
 
 /* Of all that ranks of one instance must have in common. */
@@ -252,13 +113,27 @@ static uint64_t hash_model(const cmi_instance *in, const cmi_instance_options *o
     return cmi_hash_bytes(common, sizeof common);
 }
 
-static cmi_status open_source(cmi_instance *in, const cmi_instance_options *opt,
-                              const cmi_weights_options *weights, cmi_error *err)
+static cmi_status open_source(cmi_expert_source **source_out, const cmi_instance *in,
+                              const cmi_instance_options *opt, const cmi_weights_options *weights,
+                              cmi_error *err)
 {
-    cmi_expert_source **source = &in->rank->source;
     return opt->random_config != NULL
-               ? cmi_expert_source_random(source, &in->config, opt->random_seed, weights, err)
-               : cmi_expert_source_open(source, &in->config, opt->model_dir, weights, err);
+               ? cmi_expert_source_random(source_out, &in->config, opt->random_seed, weights, err)
+               : cmi_expert_source_open(source_out, &in->config, opt->model_dir, weights, err);
+}
+
+static cmi_status open_experts(cmi_instance *in, const cmi_instance_options *opt,
+                               const cmi_weights_options *weights, cmi_error *err)
+{
+    const cmi_expert_layout layout = expert_layout(in, opt);
+    cmi_rank_experts_options experts = {.weights = in->weights,
+                                        .slab_bytes = cmi_expert_slab_bytes(&in->config, weights),
+                                        .n_layers = in->config.num_hidden_layers + 1,
+                                        .place = in->rank->place,
+                                        .layout = &layout,
+                                        .reading = weights};
+    cmi_status st = open_source(&experts.source, in, opt, weights, err);
+    return st == CMI_OK ? cmi_rank_experts_create(&in->rank->experts, &experts, err) : st;
 }
 
 static cmi_status open_ep(cmi_instance *in, const cmi_instance_options *opt, cmi_error *err)
@@ -273,42 +148,24 @@ static cmi_status open_ep(cmi_instance *in, const cmi_instance_options *opt, cmi
     ep.team = in->team;
     ep.shape = shape_of(in, opt);
     ep.n_streams = stream_count(opt);
-    ep.n_layers = r->n_layers;
-    ep.n_experts = r->n_experts;
-    ep.rank_of = r->rank_of;
+    ep.n_layers = in->config.num_hidden_layers + 1;
+    ep.n_experts = in->config.n_routed_experts;
+    ep.rank_of = cmi_rank_experts_rank_of(r->experts);
     ep.model = hash_model(in, opt);
     return cmi_ep_rank_create(&r->ep, &ep, err);
-}
-
-static void make_tables(cmi_instance *in, const cmi_instance_options *opt)
-{
-    cmi_instance_rank *r = in->rank;
-    const cmi_expert_layout layout = expert_layout(in, opt);
-    r->fabric = opt->rank->fabric;
-    r->forced = opt->rank->n_microbatches;
-    r->n_places = layout.n_ranks;
-    r->place = cmi_membership_self(opt->rank->membership);
-    r->n_layers = in->config.num_hidden_layers + 1;
-    r->n_experts = layout.n_experts;
-    r->placement_memory = cmi_alloc(1, cmi_expert_placement_bytes(&layout));
-    cmi_status st = cmi_expert_placement_init(&r->placement, r->placement_memory, &layout);
-    assert(st == CMI_OK); /* planned before */
-    r->adopters = cmi_alloc(r->n_experts, sizeof *r->adopters);
-    memset(r->adopters, 0xFF, r->n_experts * sizeof *r->adopters);
-    r->rank_of = cmi_alloc((size_t)r->n_layers * r->n_experts, sizeof *r->rank_of);
-    r->work = cmi_alloc(r->n_places, sizeof *r->work);
-    r->slabs = cmi_alloc((size_t)r->n_layers * r->n_experts, sizeof *r->slabs);
-    r->stats = (cmi_instance_rank_stats){.place = r->place, .n_places = r->n_places};
 }
 
 cmi_status cmi_instance_rank_open(cmi_instance *in, const cmi_instance_options *opt,
                                   const cmi_weights_options *weights, cmi_error *err)
 {
-    in->rank = cmi_alloc(1, sizeof *in->rank);
-    make_tables(in, opt);
-    in->rank->slab_bytes = cmi_expert_slab_bytes(&in->config, weights);
-    cmi_status st = open_source(in, opt, weights, err);
-    st = st == CMI_OK ? read_own(in, weights, err) : st;
+    const cmi_membership *members = opt->rank->membership;
+    cmi_instance_rank *r = in->rank = cmi_alloc(1, sizeof *r);
+    r->fabric = opt->rank->fabric;
+    r->forced = opt->rank->n_microbatches;
+    r->n_places = cmi_membership_count(members);
+    r->place = cmi_membership_self(members);
+    r->stats = (cmi_instance_rank_stats){.place = r->place, .n_places = r->n_places};
+    cmi_status st = open_experts(in, opt, weights, err);
     return st == CMI_OK ? open_ep(in, opt, err) : st;
 }
 
@@ -329,18 +186,7 @@ void cmi_instance_rank_close(cmi_instance *in)
     }
     cmi_pipeline_destroy(r->pipeline);
     cmi_ep_rank_destroy(r->ep);
-    for (size_t i = 0; r->slabs != NULL && i < (size_t)r->n_layers * r->n_experts; i++) {
-        if (r->slabs[i] != NULL && is_adopted(r, r->slabs[i])) {
-            cmi_host_memory_unmap(r->slabs[i], r->slab_bytes);
-        }
-    }
-    cmi_host_memory_unmap(r->block, r->block_bytes);
-    cmi_expert_source_close(r->source);
-    cmi_free(r->slabs);
-    cmi_free(r->work);
-    cmi_free(r->rank_of);
-    cmi_free(r->adopters);
-    cmi_free(r->placement_memory);
+    cmi_rank_experts_destroy(r->experts);
     cmi_free(r);
     in->rank = NULL;
 }
@@ -358,6 +204,8 @@ static void note_view(cmi_instance_rank *r)
     cmi_ep_rank_get_counters(r->ep, &counters);
     r->stats.n_living = cmi_ep_rank_n_living(r->ep);
     r->stats.n_views = counters.n_views;
+    r->stats.n_adopted = cmi_rank_experts_n_adopted(r->experts);
+    r->stats.n_read = cmi_rank_experts_n_read(r->experts);
     if (r->lost_ns != 0) {
         r->stats.last_rejoin_ns = cmi_fabric_now_ns(r->fabric) - r->lost_ns;
         cmi_log(CMI_LOG_INFO, "rank %u goes on with %u of %u after %.1f ms, %llu adopted experts",
@@ -368,9 +216,17 @@ static void note_view(cmi_instance_rank *r)
     r->n_microbatches = r->forced > 0 ? r->forced : 1; /* nobody has voted in this view */
 }
 
+/* Reading goes on with the gang, so that others do not miss this rank. */
+static bool is_still_new(void *arg)
+{
+    return cmi_ep_rank_poll(arg) == CMI_EP_RANK_NEW_VIEW;
+}
+
 static cmi_status enter_view(cmi_instance *in, cmi_error *err)
 {
-    cmi_status st = bring_experts(in, err);
+    cmi_instance_rank *r = in->rank;
+    cmi_status st =
+        cmi_rank_experts_arrange(r->experts, cmi_ep_rank_dead(r->ep), is_still_new, r->ep, err);
     st = st == CMI_OK ? cmi_ep_rank_enter(in->rank->ep, err) : st;
     if (st == CMI_OK) {
         note_view(in->rank);

@@ -1,0 +1,259 @@
+#include "engine/rank_experts.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "os/host_memory.h"
+
+struct cmi_rank_experts {
+    cmi_weights *weights;
+    cmi_expert_source *source;
+    uint64_t slab_bytes;
+    uint32_t n_layers, n_experts, place;
+    cmi_expert_placement *placements; /* [n_layers] */
+    void *placement_memory;
+    uint16_t *adopters; /* [n_layers][n_experts] */
+    uint16_t *rank_of;  /* [n_layers][n_experts] */
+    uint32_t *work;     /* [ranks] */
+    void **slabs;       /* [n_layers][n_experts]; NULL: not here */
+    void *spare;        /* a slab that is free; NULL: none */
+    uint8_t *block;     /* of the slabs that were read first */
+    uint64_t block_bytes;
+    uint64_t n_read;
+};
+
+static size_t index_of(const cmi_rank_experts *x, uint32_t layer, uint32_t expert)
+{
+    return (size_t)layer * x->n_experts + expert;
+}
+
+/* ---- slabs ---- */
+
+static bool is_in_block(const cmi_rank_experts *x, const void *slab)
+{
+    const uint8_t *at = slab;
+    return at >= x->block && at < x->block + x->block_bytes;
+}
+
+/* Memory of the block is never given back. */
+static void free_slab(cmi_rank_experts *x, void *slab)
+{
+    if (x->spare == NULL) {
+        x->spare = slab;
+    } else if (!is_in_block(x, slab)) {
+        cmi_host_memory_unmap(slab, x->slab_bytes);
+    }
+}
+
+static cmi_status take_slab(cmi_rank_experts *x, void **slab_out, cmi_error *err)
+{
+    if (x->spare != NULL) {
+        *slab_out = x->spare;
+        x->spare = NULL;
+        return CMI_OK;
+    }
+    if (cmi_host_memory_available() / 2 < x->slab_bytes) {
+        return cmi_error_set(err, CMI_ERR_NO_MEMORY,
+                             "rank %u has no memory for the experts of ranks that are gone",
+                             x->place);
+    }
+    return cmi_host_memory_map(slab_out, x->slab_bytes, "an expert", err);
+}
+
+static void hold(cmi_rank_experts *x, uint32_t layer, uint32_t expert, void *slab)
+{
+    const cmi_ffn view = cmi_expert_view(x->source, slab);
+    x->slabs[index_of(x, layer, expert)] = slab;
+    cmi_weights_set_expert(x->weights, layer, expert, &view);
+}
+
+static void let_go(cmi_rank_experts *x, uint32_t layer, uint32_t expert)
+{
+    void **slab = &x->slabs[index_of(x, layer, expert)];
+    cmi_weights_set_expert(x->weights, layer, expert, NULL);
+    free_slab(x, *slab);
+    *slab = NULL;
+}
+
+static cmi_status read_one(cmi_rank_experts *x, uint32_t layer, uint32_t expert, cmi_error *err)
+{
+    cmi_expert_target target = {.id = {layer, expert}};
+    cmi_status st = take_slab(x, &target.slab, err);
+    if (st != CMI_OK) {
+        return st;
+    }
+    st = cmi_expert_read(x->source, &target, err);
+    if (st != CMI_OK) {
+        free_slab(x, target.slab);
+        return st;
+    }
+    hold(x, layer, expert, target.slab);
+    x->n_read++;
+    return CMI_OK;
+}
+
+/* ---- making ---- */
+
+static bool wants(const cmi_rank_experts *x, uint32_t layer, uint32_t expert)
+{
+    return cmi_expert_source_has_layer(x->source, layer) &&
+           cmi_expert_homes_holds(&x->placements[layer], x->adopters + index_of(x, layer, 0),
+                                  x->place, expert);
+}
+
+/* All of this place, in one block. */
+static cmi_status read_own(cmi_rank_experts *x, const cmi_weights_options *reading, cmi_error *err)
+{
+    const size_t n_max = (size_t)x->n_layers * x->n_experts;
+    cmi_expert_target *targets = cmi_alloc(n_max, sizeof *targets);
+    size_t n = 0;
+    for (uint32_t layer = 0; layer < x->n_layers; layer++) {
+        for (uint32_t e = 0; e < x->n_experts; e++) {
+            if (wants(x, layer, e)) {
+                targets[n++].id = (cmi_expert_id){layer, e};
+            }
+        }
+    }
+    x->block_bytes = n * x->slab_bytes;
+    cmi_status st =
+        n == 0 ? CMI_OK : cmi_host_memory_map((void **)&x->block, x->block_bytes, "experts", err);
+    for (size_t i = 0; st == CMI_OK && i < n; i++) {
+        targets[i].slab = x->block + i * x->slab_bytes;
+    }
+    st = st == CMI_OK && n > 0 ? cmi_expert_read_many(x->source, targets, n, reading, err) : st;
+    for (size_t i = 0; st == CMI_OK && i < n; i++) {
+        hold(x, targets[i].id.layer_idx, targets[i].id.expert, targets[i].slab);
+    }
+    x->n_read = n;
+    cmi_free(targets);
+    return st;
+}
+
+static void make_tables(cmi_rank_experts *x, const cmi_expert_layout *layout)
+{
+    const size_t n = (size_t)x->n_layers * x->n_experts;
+    const size_t n_bytes = CMI_ROUND_UP(cmi_expert_placement_bytes(layout), sizeof(uint64_t));
+    x->placements = cmi_alloc(x->n_layers, sizeof *x->placements);
+    x->placement_memory = cmi_alloc(x->n_layers, n_bytes);
+    for (uint32_t layer = 0; layer < x->n_layers; layer++) {
+        cmi_status st = cmi_expert_placement_init(
+            &x->placements[layer], (uint8_t *)x->placement_memory + layer * n_bytes, layout);
+        assert(st == CMI_OK);
+    }
+    x->adopters = cmi_alloc(n, sizeof *x->adopters);
+    memset(x->adopters, 0xFF, n * sizeof *x->adopters);
+    x->rank_of = cmi_alloc(n, sizeof *x->rank_of);
+    x->work = cmi_alloc(layout->n_ranks, sizeof *x->work);
+    x->slabs = cmi_alloc(n, sizeof *x->slabs);
+}
+
+cmi_status cmi_rank_experts_create(cmi_rank_experts **experts_out,
+                                   const cmi_rank_experts_options *opt, cmi_error *err)
+{
+    cmi_rank_experts *x = cmi_alloc(1, sizeof *x);
+    x->weights = opt->weights;
+    x->source = opt->source;
+    x->slab_bytes = opt->slab_bytes;
+    x->n_layers = opt->n_layers;
+    x->n_experts = opt->layout->n_experts;
+    x->place = opt->place;
+    make_tables(x, opt->layout);
+    cmi_status st = read_own(x, opt->reading, err);
+    if (st != CMI_OK) {
+        cmi_rank_experts_destroy(x);
+        return st;
+    }
+    *experts_out = x;
+    return CMI_OK;
+}
+
+void cmi_rank_experts_destroy(cmi_rank_experts *x)
+{
+    if (x == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < (size_t)x->n_layers * x->n_experts; i++) {
+        if (x->slabs[i] != NULL && !is_in_block(x, x->slabs[i])) {
+            cmi_host_memory_unmap(x->slabs[i], x->slab_bytes);
+        }
+    }
+    if (x->spare != NULL && !is_in_block(x, x->spare)) {
+        cmi_host_memory_unmap(x->spare, x->slab_bytes);
+    }
+    cmi_host_memory_unmap(x->block, x->block_bytes);
+    cmi_expert_source_close(x->source);
+    cmi_free(x->slabs);
+    cmi_free(x->work);
+    cmi_free(x->rank_of);
+    cmi_free(x->adopters);
+    cmi_free(x->placement_memory);
+    cmi_free(x->placements);
+    cmi_free(x);
+}
+
+/* ---- views ---- */
+
+static bool arrange_layer(cmi_rank_experts *x, uint32_t layer, const uint64_t *dead)
+{
+    uint16_t *adopters = x->adopters + index_of(x, layer, 0);
+    const cmi_replica_source source = {.rank = x->place, .dead = dead};
+    if (!cmi_expert_homes_adopt(&x->placements[layer], dead, adopters, x->work)) {
+        return false;
+    }
+    cmi_expert_homes_choose(&x->placements[layer], adopters, &source,
+                            x->rank_of + index_of(x, layer, 0));
+    return true;
+}
+
+cmi_status cmi_rank_experts_arrange(cmi_rank_experts *x, const uint64_t *dead,
+                                    cmi_rank_experts_go_on_fn *go_on, void *arg, cmi_error *err)
+{
+    for (uint32_t layer = 0; layer < x->n_layers; layer++) {
+        if (!arrange_layer(x, layer, dead)) {
+            return cmi_error_set(err, CMI_ERR_PEER, "no rank is left for experts");
+        }
+        for (uint32_t e = 0; e < x->n_experts; e++) { /* first what makes room */
+            if (x->slabs[index_of(x, layer, e)] != NULL && !wants(x, layer, e)) {
+                let_go(x, layer, e);
+            }
+        }
+        for (uint32_t e = 0; e < x->n_experts; e++) {
+            if (x->slabs[index_of(x, layer, e)] != NULL || !wants(x, layer, e)) {
+                continue;
+            }
+            cmi_status st = read_one(x, layer, e, err);
+            if (st != CMI_OK) {
+                return st;
+            }
+            if (!go_on(arg)) {
+                return cmi_error_set(err, CMI_ERR_PEER, "the view is over");
+            }
+        }
+    }
+    return CMI_OK;
+}
+
+/* ---- looks ---- */
+
+const uint16_t *cmi_rank_experts_rank_of(const cmi_rank_experts *x)
+{
+    return x->rank_of;
+}
+
+uint64_t cmi_rank_experts_n_adopted(const cmi_rank_experts *x)
+{
+    uint64_t n = 0;
+    for (uint32_t layer = 0; layer < x->n_layers; layer++) {
+        for (uint32_t e = 0; e < x->n_experts && cmi_expert_source_has_layer(x->source, layer);
+             e++) {
+            n += x->adopters[index_of(x, layer, e)] == x->place ? 1 : 0;
+        }
+    }
+    return n;
+}
+
+uint64_t cmi_rank_experts_n_read(const cmi_rank_experts *x)
+{
+    return x->n_read;
+}
