@@ -37,6 +37,13 @@ void cmi_cli_ranks_add_options(cmi_option *table, cmi_model_options *opt)
         {"ep-num-redundant-experts", "N",
          "replicas of experts beyond one of each, in every layer (default 0)", CMI_OPTION_UINT,
          &opt->n_redundant, 0, 1024},
+        {"enable-eplb", NULL,
+         "move experts between ranks by how much they are asked, in the\n"
+         "background",
+         CMI_OPTION_FLAG, &opt->balances, 0, 0},
+        {"eplb-rebalance-num-iterations|eplb-step-interval", "N",
+         "steps between looks at that (default 1000)", CMI_OPTION_UINT, &opt->balance_window, 1,
+         1 << 30},
         {"ep-microbatches", "N",
          "parts of a step that take turns, so that one computes while rows\n"
          "of the other are on their way: 1, 2, or 0 (the default): as pays",
@@ -176,13 +183,15 @@ cmi_status cmi_cli_ranks_join(cmi_cli_ranks *ranks, uint32_t place, cmi_model_op
         ranks->place = place;
     }
     take_threads(ranks, opt);
+    const uint32_t window = opt->balance_window > 0 ? opt->balance_window : 1000;
     cmi_status st = open_fabric(ranks, err);
     st = st == CMI_OK ? list_members(ranks, err) : st;
     ranks->options = (cmi_rank_options){.name = ranks->name,
                                         .fabric = ranks->fabric,
                                         .membership = ranks->membership,
                                         .n_redundant = opt->n_redundant,
-                                        .n_microbatches = opt->n_microbatches};
+                                        .n_microbatches = opt->n_microbatches,
+                                        .balance_window = opt->balances ? window : 0};
     instance->rank = &ranks->options;
     return st;
 }

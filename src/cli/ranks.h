@@ -28,7 +28,7 @@ typedef struct cmi_cli_ranks {
 } cmi_cli_ranks;
 
 /* Behind the table's last option: those of commands that can run ranks. */
-enum { CMI_CLI_RANK_OPTIONS = 3 };
+enum { CMI_CLI_RANK_OPTIONS = 5 };
 void cmi_cli_ranks_add_options(cmi_option *table, cmi_model_options *opt);
 
 /* What main was given; the others are started with it. */

@@ -5,7 +5,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/strmap.h"
-#include "engine/rank_experts.h"
+#include "engine/rank_balance.h"
 #include "model/pipeline.h"
 #include "os/clock.h"
 #include "policy/microbatch.h"
@@ -16,6 +16,7 @@ struct cmi_instance_rank {
     cmi_ep_rank *ep;
     cmi_fabric *fabric;
     cmi_rank_experts *experts;
+    cmi_rank_balance *balance; /* NULL: experts stay */
     uint32_t place, n_places;
     uint64_t lost_ns;        /* since when passes fail; 0: they do not */
     cmi_pipeline *pipeline;  /* NULL: one microbatch, always */
@@ -105,6 +106,7 @@ static uint64_t hash_model(const cmi_instance *in, const cmi_instance_options *o
         shape.result_bytes,
         opt->rank->n_redundant,
         opt->rank->n_microbatches,
+        opt->rank->balance_window,
         in->config.num_hidden_layers,
         in->config.n_routed_experts,
         in->weights->mtp != NULL,
@@ -133,7 +135,16 @@ static cmi_status open_experts(cmi_instance *in, const cmi_instance_options *opt
                                         .layout = &layout,
                                         .reading = weights};
     cmi_status st = open_source(&experts.source, in, opt, weights, err);
-    return st == CMI_OK ? cmi_rank_experts_create(&in->rank->experts, &experts, err) : st;
+    st = st == CMI_OK ? cmi_rank_experts_create(&in->rank->experts, &experts, err) : st;
+    return st == CMI_OK && opt->rank->balance_window > 0
+               ? cmi_rank_balance_create(&in->rank->balance, in->rank->experts,
+                                         opt->rank->balance_window, err)
+               : st;
+}
+
+static void hear_frame(void *balance, uint32_t place, const cmi_frame *frame)
+{
+    cmi_rank_balance_hear(balance, place, frame);
 }
 
 static cmi_status open_ep(cmi_instance *in, const cmi_instance_options *opt, cmi_error *err)
@@ -151,6 +162,11 @@ static cmi_status open_ep(cmi_instance *in, const cmi_instance_options *opt, cmi
     ep.n_layers = in->config.num_hidden_layers + 1;
     ep.n_experts = in->config.n_routed_experts;
     ep.rank_of = cmi_rank_experts_rank_of(r->experts);
+    if (r->balance != NULL) {
+        ep.counts = cmi_rank_balance_counts(r->balance);
+        ep.on_frame = hear_frame;
+        ep.on_frame_arg = r->balance;
+    }
     ep.model = hash_model(in, opt);
     return cmi_ep_rank_create(&r->ep, &ep, err);
 }
@@ -178,14 +194,30 @@ cmi_status cmi_instance_rank_start(cmi_instance *in, cmi_error *err)
                                                 cmi_ep_rank_exchange(r->ep, 1), err);
 }
 
+static void say_what_moved(const cmi_instance_rank *r)
+{
+    cmi_rank_balance_stats stats;
+    cmi_rank_balance_get_stats(r->balance, &stats);
+    cmi_log(
+        CMI_LOG_INFO,
+        "rank %u: %llu experts came in %llu rounds of looking; the busiest rank had %.2f of the "
+        "mean at last, %.2f by what was planned then",
+        r->place, (unsigned long long)stats.n_moves, (unsigned long long)stats.n_plans,
+        stats.imbalance, stats.planned);
+}
+
 void cmi_instance_rank_close(cmi_instance *in)
 {
     cmi_instance_rank *r = in->rank;
     if (r == NULL) {
         return;
     }
+    if (r->balance != NULL) {
+        say_what_moved(r);
+    }
     cmi_pipeline_destroy(r->pipeline);
     cmi_ep_rank_destroy(r->ep);
+    cmi_rank_balance_destroy(r->balance);
     cmi_rank_experts_destroy(r->experts);
     cmi_free(r);
     in->rank = NULL;
@@ -225,9 +257,15 @@ static bool is_still_new(void *arg)
 static cmi_status enter_view(cmi_instance *in, cmi_error *err)
 {
     cmi_instance_rank *r = in->rank;
+    if (r->balance != NULL) {
+        cmi_rank_balance_stop(r->balance);
+    }
     cmi_status st =
         cmi_rank_experts_arrange(r->experts, cmi_ep_rank_dead(r->ep), is_still_new, r->ep, err);
     st = st == CMI_OK ? cmi_ep_rank_enter(in->rank->ep, err) : st;
+    if (st == CMI_OK && r->balance != NULL) {
+        cmi_rank_balance_start(r->balance, r->ep);
+    }
     if (st == CMI_OK) {
         note_view(in->rank);
     }
@@ -321,7 +359,7 @@ static cmi_status pass_of_main(cmi_instance *in, cmi_batch *batch)
         r->stats.n_passes++;
         r->stats.n_split_passes += n == 2 ? 1 : 0;
     }
-    return st;
+    return st == CMI_OK && r->balance != NULL ? cmi_rank_balance_advance(r->balance, true) : st;
 }
 
 cmi_status cmi_instance_pass(cmi_instance *in, const cmi_batch *batch)
@@ -346,6 +384,12 @@ cmi_status cmi_instance_follow(cmi_instance *in, bool *followed_out)
     *followed_out = false;
     if (cmi_ep_rank_poll(in->rank->ep) != CMI_EP_RANK_READY) {
         return CMI_ERR_PEER;
+    }
+    if (in->rank->balance != NULL) {
+        cmi_status st = cmi_rank_balance_advance(in->rank->balance, false);
+        if (st != CMI_OK) {
+            return st;
+        }
     }
     if (!cmi_ep_rank_is_called(in->rank->ep, &pass)) {
         return CMI_OK;

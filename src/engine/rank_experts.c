@@ -1,4 +1,4 @@
-#include "engine/rank_experts.h"
+#include "engine/rank_experts_internal.h"
 
 #include <assert.h>
 #include <string.h>
@@ -37,7 +37,7 @@ static bool is_in_block(const cmi_rank_experts *x, const void *slab)
 }
 
 /* Memory of the block is never given back. */
-static void free_slab(cmi_rank_experts *x, void *slab)
+void cmi_rank_experts_give_slab(cmi_rank_experts *x, void *slab)
 {
     if (x->spare == NULL) {
         x->spare = slab;
@@ -46,7 +46,7 @@ static void free_slab(cmi_rank_experts *x, void *slab)
     }
 }
 
-static cmi_status take_slab(cmi_rank_experts *x, void **slab_out, cmi_error *err)
+cmi_status cmi_rank_experts_take_slab(cmi_rank_experts *x, void **slab_out, cmi_error *err)
 {
     if (x->spare != NULL) {
         *slab_out = x->spare;
@@ -61,7 +61,7 @@ static cmi_status take_slab(cmi_rank_experts *x, void **slab_out, cmi_error *err
     return cmi_host_memory_map(slab_out, x->slab_bytes, "an expert", err);
 }
 
-static void hold(cmi_rank_experts *x, uint32_t layer, uint32_t expert, void *slab)
+void cmi_rank_experts_hold(cmi_rank_experts *x, uint32_t layer, uint32_t expert, void *slab)
 {
     const cmi_ffn view = cmi_expert_view(x->source, slab);
     x->slabs[index_of(x, layer, expert)] = slab;
@@ -72,23 +72,23 @@ static void let_go(cmi_rank_experts *x, uint32_t layer, uint32_t expert)
 {
     void **slab = &x->slabs[index_of(x, layer, expert)];
     cmi_weights_set_expert(x->weights, layer, expert, NULL);
-    free_slab(x, *slab);
+    cmi_rank_experts_give_slab(x, *slab);
     *slab = NULL;
 }
 
 static cmi_status read_one(cmi_rank_experts *x, uint32_t layer, uint32_t expert, cmi_error *err)
 {
     cmi_expert_target target = {.id = {layer, expert}};
-    cmi_status st = take_slab(x, &target.slab, err);
+    cmi_status st = cmi_rank_experts_take_slab(x, &target.slab, err);
     if (st != CMI_OK) {
         return st;
     }
     st = cmi_expert_read(x->source, &target, err);
     if (st != CMI_OK) {
-        free_slab(x, target.slab);
+        cmi_rank_experts_give_slab(x, target.slab);
         return st;
     }
-    hold(x, layer, expert, target.slab);
+    cmi_rank_experts_hold(x, layer, expert, target.slab);
     x->n_read++;
     return CMI_OK;
 }
@@ -123,7 +123,7 @@ static cmi_status read_own(cmi_rank_experts *x, const cmi_weights_options *readi
     }
     st = st == CMI_OK && n > 0 ? cmi_expert_read_many(x->source, targets, n, reading, err) : st;
     for (size_t i = 0; st == CMI_OK && i < n; i++) {
-        hold(x, targets[i].id.layer_idx, targets[i].id.expert, targets[i].slab);
+        cmi_rank_experts_hold(x, targets[i].id.layer_idx, targets[i].id.expert, targets[i].slab);
     }
     x->n_read = n;
     cmi_free(targets);
@@ -206,18 +206,43 @@ static bool arrange_layer(cmi_rank_experts *x, uint32_t layer, const uint64_t *d
     return true;
 }
 
+void cmi_rank_experts_choose(cmi_rank_experts *x, uint32_t layer)
+{
+    static const uint64_t nobody[CMI_EXPERT_RANKS_MAX / 64];
+    const bool is_there = arrange_layer(x, layer, nobody);
+    assert(is_there);
+    (void)is_there;
+}
+
+void cmi_rank_experts_drop_unplaced(cmi_rank_experts *x, uint32_t layer)
+{
+    for (uint32_t e = 0; e < x->n_experts; e++) {
+        if (x->slabs[index_of(x, layer, e)] != NULL && !wants(x, layer, e)) {
+            let_go(x, layer, e);
+        }
+    }
+}
+
+static void place_as_at_first(cmi_rank_experts *x, uint32_t layer)
+{
+    cmi_expert_placement *p = &x->placements[layer];
+    for (uint32_t slot = 0; slot < p->layout.n_replicas; slot++) {
+        p->physical_to_logical[slot] = (uint16_t)(slot % x->n_experts);
+    }
+    cmi_status st = cmi_expert_placement_reindex(p);
+    assert(st == CMI_OK);
+    (void)st;
+}
+
 cmi_status cmi_rank_experts_arrange(cmi_rank_experts *x, const uint64_t *dead,
                                     cmi_rank_experts_go_on_fn *go_on, void *arg, cmi_error *err)
 {
     for (uint32_t layer = 0; layer < x->n_layers; layer++) {
+        place_as_at_first(x, layer);
         if (!arrange_layer(x, layer, dead)) {
             return cmi_error_set(err, CMI_ERR_PEER, "no rank is left for experts");
         }
-        for (uint32_t e = 0; e < x->n_experts; e++) { /* first what makes room */
-            if (x->slabs[index_of(x, layer, e)] != NULL && !wants(x, layer, e)) {
-                let_go(x, layer, e);
-            }
-        }
+        cmi_rank_experts_drop_unplaced(x, layer); /* first what makes room */
         for (uint32_t e = 0; e < x->n_experts; e++) {
             if (x->slabs[index_of(x, layer, e)] != NULL || !wants(x, layer, e)) {
                 continue;
@@ -235,6 +260,36 @@ cmi_status cmi_rank_experts_arrange(cmi_rank_experts *x, const uint64_t *dead,
 }
 
 /* ---- looks ---- */
+
+uint32_t cmi_rank_experts_n_layers(const cmi_rank_experts *x)
+{
+    return x->n_layers;
+}
+
+uint32_t cmi_rank_experts_place(const cmi_rank_experts *x)
+{
+    return x->place;
+}
+
+bool cmi_rank_experts_has_layer(const cmi_rank_experts *x, uint32_t layer)
+{
+    return cmi_expert_source_has_layer(x->source, layer);
+}
+
+const cmi_expert_source *cmi_rank_experts_source(const cmi_rank_experts *x)
+{
+    return x->source;
+}
+
+cmi_expert_placement *cmi_rank_experts_placement(cmi_rank_experts *x, uint32_t layer)
+{
+    return &x->placements[layer];
+}
+
+bool cmi_rank_experts_has(const cmi_rank_experts *x, uint32_t layer, uint32_t expert)
+{
+    return x->slabs[index_of(x, layer, expert)] != NULL;
+}
 
 const uint16_t *cmi_rank_experts_rank_of(const cmi_rank_experts *x)
 {

@@ -29,7 +29,9 @@ static cmi_ep_pair *pairs_of(const cmi_ep *ep, const cmi_ep_target *target)
 static void list_rows(cmi_ep *ep, const cmi_exchange_rows *rows)
 {
     const uint32_t top_k = ep->layout.shape.top_k;
-    const uint16_t *rank_of = ep->opt.rank_of + (size_t)rows->layer_idx * ep->opt.n_experts;
+    const size_t at = (size_t)rows->layer_idx * ep->opt.n_experts;
+    const uint16_t *rank_of = ep->opt.rank_of + at;
+    uint32_t *counts = ep->opt.counts != NULL ? ep->opt.counts + at : NULL;
     for (uint32_t i = 0; i < ep->layout.shape.n_ranks; i++) {
         ep->targets[i].head =
             ep->targets[i].heads + ep->sequence % CMI_EP_WINDOWS * ep->layout.messages;
@@ -43,6 +45,9 @@ static void list_rows(cmi_ep *ep, const cmi_exchange_rows *rows)
         assert(t->n_pairs < ep->layout.max_pairs); /* of max_local_experts, which is the caller's */
         if (t->last_row != row) {
             t->rows[t->n_rows++] = t->last_row = row;
+        }
+        if (counts != NULL) {
+            counts[expert]++;
         }
         pairs_of(ep, t)[t->n_pairs++] = (cmi_ep_pair){expert, t->n_rows - 1, pair};
     }

@@ -50,6 +50,7 @@ typedef struct cmi_ep_options {
      * no rank more of a layer's than max_local_experts. Read by each send; may change between two
      * exchanges, and ranks need not agree. */
     const uint16_t *rank_of;
+    uint32_t *counts;     /* [n_layers][n_experts] rows of each that were sent; NULL: not wanted */
     uint64_t patience_ns; /* without a peer's flag for so long the exchange is over */
     /* Called by each send and every few milliseconds of a wait; what it returns but CMI_OK ends the
      * exchange. Of the fabric it may use all but the peers' memory. NULL: nothing is looked at. */

@@ -46,6 +46,7 @@ static cmi_status make_exchange(cmi_ep_rank *rank, uint32_t stream, cmi_error *e
                          .n_layers = opt->n_layers,
                          .n_experts = opt->n_experts,
                          .rank_of = opt->rank_of,
+                         .counts = opt->counts,
                          .patience_ns = opt->patience_ns,
                          .look = look,
                          .look_arg = rank};
@@ -153,6 +154,10 @@ static void hear(cmi_ep_rank *rank)
         if (event.kind == CMI_GANG_FRAME && event.frame.type == CMI_EP_FRAME_CALL &&
             cmi_ep_read_call(&event.frame, &call) && call.sequence > rank->called.sequence) {
             rank->called = call; /* an older one may come later, from another rank */
+        } else if (event.kind == CMI_GANG_FRAME && event.frame.type != CMI_EP_FRAME_CALL &&
+                   rank->opt.on_frame != NULL) {
+            const uint32_t place = cmi_gang_get_view(rank->gang)->ranks[event.rank].slot;
+            rank->opt.on_frame(rank->opt.on_frame_arg, place, &event.frame);
         }
     }
     (void)cmi_alloc_forbid(was_forbidden);
@@ -323,28 +328,82 @@ cmi_status cmi_ep_rank_enter(cmi_ep_rank *rank, cmi_error *err)
 
 /* ---- calls ---- */
 
-static cmi_status call_one(cmi_ep_rank *rank, uint32_t i, const cmi_ep_call *call)
+/* Writes a payload. */
+typedef void write_fn(cmi_le_writer *w, const void *what);
+
+static cmi_status tell_one(cmi_ep_rank *rank, uint32_t i, uint16_t type, write_fn *write,
+                           const void *what)
 {
     uint8_t frame[CMI_EP_MAX_FRAME];
     cmi_status st = CMI_ERR_NO_CAPACITY;
     while (st == CMI_ERR_NO_CAPACITY && is_in_view(rank)) {
         cmi_le_writer w = cmi_frame_begin(frame, sizeof frame);
-        cmi_ep_write_call(&w, call);
-        st = cmi_gang_send(rank->gang, i, CMI_EP_FRAME_CALL, frame, &w);
+        write(&w, what);
+        st = cmi_gang_send(rank->gang, i, type, frame, &w);
         hear(rank);
     }
     return is_in_view(rank) ? st : CMI_ERR_PEER;
 }
 
-cmi_status cmi_ep_rank_call(cmi_ep_rank *rank, uint32_t pass)
+static cmi_status tell_all(cmi_ep_rank *rank, uint16_t type, write_fn *write, const void *what)
 {
-    const cmi_gang_view *view = cmi_gang_get_view(rank->gang);
-    const cmi_ep_call call = {cmi_ep_next_sequence(rank->exchanges[0]), pass};
-    cmi_status st = CMI_OK;
-    for (uint32_t i = 0; st == CMI_OK && i < view->n_ranks; i++) {
-        st = i != view->rank ? call_one(rank, i, &call) : CMI_OK;
+    cmi_status st = is_in_view(rank) ? CMI_OK : CMI_ERR_PEER;
+    for (uint32_t i = 0; st == CMI_OK && i < cmi_gang_get_view(rank->gang)->n_ranks; i++) {
+        if (i != cmi_gang_get_view(rank->gang)->rank) {
+            st = tell_one(rank, i, type, write, what);
+        }
     }
     return st;
+}
+
+static void write_call(cmi_le_writer *w, const void *what)
+{
+    cmi_ep_write_call(w, what);
+}
+
+cmi_status cmi_ep_rank_call(cmi_ep_rank *rank, uint32_t pass)
+{
+    const cmi_ep_call call = {cmi_ep_next_sequence(rank->exchanges[0]), pass};
+    return tell_all(rank, CMI_EP_FRAME_CALL, write_call, &call);
+}
+
+typedef struct counts_to_tell {
+    cmi_ep_counts head;
+    const uint32_t *counts;
+} counts_to_tell;
+
+static void write_counts(cmi_le_writer *w, const void *what)
+{
+    const counts_to_tell *c = what;
+    cmi_ep_write_counts(w, &c->head, c->counts);
+}
+
+cmi_status cmi_ep_rank_tell_counts(cmi_ep_rank *rank, uint32_t layer, uint32_t first,
+                                   const uint32_t *counts, uint32_t n, bool is_busy)
+{
+    const counts_to_tell what = {{.layer = layer, .first = first, .n = n, .is_busy = is_busy},
+                                 counts};
+    return tell_all(rank, CMI_EP_FRAME_COUNTS, write_counts, &what);
+}
+
+static void write_round(cmi_le_writer *w, const void *what)
+{
+    cmi_ep_write_round(w, what);
+}
+
+cmi_status cmi_ep_rank_tell_round(cmi_ep_rank *rank, const cmi_ep_round *round)
+{
+    return tell_all(rank, CMI_EP_FRAME_ROUND, write_round, round);
+}
+
+cmi_status cmi_ep_rank_await_frames(cmi_ep_rank *rank)
+{
+    hear(rank);
+    if (is_in_view(rank)) {
+        cmi_gang_sleep(rank->gang, cmi_fabric_after_ns(rank->opt.fabric, SECOND / 1000));
+        hear(rank);
+    }
+    return is_in_view(rank) ? CMI_OK : CMI_ERR_PEER;
 }
 
 bool cmi_ep_rank_is_called(const cmi_ep_rank *rank, uint32_t *pass_out)

@@ -36,11 +36,14 @@ typedef struct cmi_ep_rank_options {
     uint32_t n_streams;         /* exchanges beside each other: 1 .. CMI_EP_MAX_STREAMS */
     uint32_t n_layers, n_experts;
     const uint16_t *rank_of; /* [n_layers][n_experts] places, as in ep.h; the caller's */
-    uint64_t model;          /* a hash: ranks of another one are not acted with */
-    uint64_t silent_ns;      /* a rank that is not heard of for so long is lost; more than what
-                              * a rank computes between two exchanges */
-    uint64_t patience_ns;    /* how long an exchange waits for living ranks */
-    uint64_t gather_ns;      /* how long the first view waits for all places; they may be loading */
+    uint32_t *counts;        /* as in ep.h; of all streams together */
+    void (*on_frame)(void *arg, uint32_t place, const cmi_frame *frame); /* beyond calls; or NULL */
+    void *on_frame_arg;
+    uint64_t model;       /* a hash: ranks of another one are not acted with */
+    uint64_t silent_ns;   /* a rank that is not heard of for so long is lost; more than what
+                           * a rank computes between two exchanges */
+    uint64_t patience_ns; /* how long an exchange waits for living ranks */
+    uint64_t gather_ns;   /* how long the first view waits for all places; they may be loading */
 } cmi_ep_rank_options;
 
 /* Bytes that a message of the fabric must be able to have. */
@@ -81,6 +84,14 @@ CMI_NODISCARD cmi_status cmi_ep_rank_call(cmi_ep_rank *rank, uint32_t pass);
 
 /* In READY: whether somebody has called for the pass that is next. */
 CMI_NODISCARD bool cmi_ep_rank_is_called(const cmi_ep_rank *rank, uint32_t *pass_out);
+
+/* In READY: frames for all others (ep/rank_wire.h). CMI_OK, or the view is over. */
+CMI_NODISCARD cmi_status cmi_ep_rank_tell_counts(cmi_ep_rank *rank, uint32_t layer, uint32_t first,
+                                                 const uint32_t *counts, uint32_t n, bool is_busy);
+CMI_NODISCARD cmi_status cmi_ep_rank_tell_round(cmi_ep_rank *rank, const cmi_ep_round *round);
+
+/* Waits a little for frames of others, and has them heard. CMI_OK, or the view is over. */
+CMI_NODISCARD cmi_status cmi_ep_rank_await_frames(cmi_ep_rank *rank);
 
 /* Sleeps until poll may have something to do, a wake, or the deadline (of the fabric's clock); not
  * at all when it is called. What comes between poll and sleep ends the sleep. */

@@ -47,3 +47,40 @@ bool cmi_ep_read_call(const cmi_frame *frame, cmi_ep_call *call_out)
     call_out->pass = cmi_le_get32(&r);
     return cmi_frame_is_read(frame, &r);
 }
+
+void cmi_ep_write_counts(cmi_le_writer *w, const cmi_ep_counts *head, const uint32_t *counts)
+{
+    cmi_le_put32(w, head->layer);
+    cmi_le_put32(w, head->first);
+    cmi_le_put8(w, head->is_busy ? 1 : 0);
+    for (uint32_t i = 0; i < head->n; i++) {
+        cmi_le_put32(w, counts[i]);
+    }
+}
+
+bool cmi_ep_read_counts(const cmi_frame *frame, cmi_ep_counts *counts_out)
+{
+    cmi_le_reader r = cmi_frame_reader(frame);
+    counts_out->layer = cmi_le_get32(&r);
+    counts_out->first = cmi_le_get32(&r);
+    const uint8_t busy = cmi_le_get8(&r);
+    const size_t n_bytes = (size_t)(r.end - r.at);
+    counts_out->is_busy = busy == 1;
+    counts_out->counts = r.at;
+    counts_out->n = (uint32_t)(n_bytes / 4);
+    return !r.is_bad && busy <= 1 && n_bytes % 4 == 0 && counts_out->n <= CMI_EP_MAX_COUNTS;
+}
+
+void cmi_ep_write_round(cmi_le_writer *w, const cmi_ep_round *round)
+{
+    cmi_le_put32(w, round->n_loaded);
+    cmi_le_put32(w, round->n_switched);
+}
+
+bool cmi_ep_read_round(const cmi_frame *frame, cmi_ep_round *round_out)
+{
+    cmi_le_reader r = cmi_frame_reader(frame);
+    round_out->n_loaded = cmi_le_get32(&r);
+    round_out->n_switched = cmi_le_get32(&r);
+    return cmi_frame_is_read(frame, &r);
+}

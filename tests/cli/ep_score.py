@@ -20,11 +20,12 @@ AXES = {
     "ranks": (1, 2, 3, 4, 8, 16),
     "redundant": (0, 5, 16),
     "microbatches": (0, 1, 2),
+    "eplb": (0, 4),
     "kind": tuple(range(len(KINDS))),
     "chunk": (7, 64, 512),
     "threads": (1, 4),
 }
-ALONE = {"ranks": 1, "redundant": 0, "microbatches": 0, "chunk": 2048, "threads": 2}
+ALONE = {"ranks": 1, "redundant": 0, "microbatches": 0, "eplb": 0, "chunk": 2048, "threads": 2}
 TEXT = "ROMEO: But soft! What light through yonder window breaks? 12 + 30 = "
 
 
@@ -33,11 +34,13 @@ def command(cminfer, model, case, generate):
             "--generate", str(generate), *KINDS[case["kind"]],
             "--ep", str(case["ranks"]), "--ep-num-redundant-experts", str(case["redundant"]),
             "--ep-microbatches", str(case["microbatches"]),
+            *(["--enable-eplb", "--eplb-step-interval", str(case["eplb"])] if case["eplb"] else []),
             "-b", str(case["chunk"]), "--threads", str(case["threads"])]
 
 
 def is_valid(case):
-    return case["ranks"] > 1 or (case["redundant"] == 0 and case["microbatches"] == 0)
+    return case["ranks"] > 1 or (case["redundant"] == 0 and case["microbatches"] == 0 and
+                                 case["eplb"] == 0)
 
 
 def pairs_of(case):
@@ -110,7 +113,7 @@ def main():
     long = run(command(cminfer, model, alone, 40))
     for seed in seeds:
         case = {**ALONE, "ranks": 2 + seed % 3, "redundant": 4 * (seed % 2), "kind": 2,
-                "microbatches": 1 + seed // 3 % 2, "chunk": 64}
+                "microbatches": 1 + seed // 3 % 2, "eplb": 5 * (seed // 2 % 2), "chunk": 64}
         check_killed(cminfer, model, long, case, seed)
     print(f"{len(cases)} ways to run ranks, {len(seeds)} times ranks killed: the same bytes")
 

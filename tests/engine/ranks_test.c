@@ -30,6 +30,7 @@ typedef struct scene {
     uint32_t max_drafts;
     uint32_t n_redundant;
     uint32_t n_microbatches;
+    uint32_t balance_window;
     bool is_int8;
 } scene;
 
@@ -125,7 +126,8 @@ static void be_rank(const scene *s, uint32_t place)
                                    .fabric = fabric,
                                    .membership = members,
                                    .n_redundant = s->n_redundant,
-                                   .n_microbatches = s->n_microbatches};
+                                   .n_microbatches = s->n_microbatches,
+                                   .balance_window = s->balance_window};
     cmi_instance *in = open_instance(s, &rank);
     const cmi_engine_options opt = {.max_drafts = s->max_drafts};
     if (cmi_engine_start(&engine, in, &opt, &err) != CMI_OK) {
@@ -199,7 +201,11 @@ static void play(const scene *given)
 static void ranks_answer_as_one(void **state)
 {
     (void)state;
-    play(&(scene){.n_ranks = 2, .n_requests = MAX_REQUESTS, .killed = MAX_RANKS, .is_int8 = true});
+    play(&(scene){.n_ranks = 2,
+                  .n_requests = MAX_REQUESTS,
+                  .killed = MAX_RANKS,
+                  .balance_window = 5,
+                  .is_int8 = true});
     if (getenv("CMI_FEW") == NULL) {
         play(&(scene){.n_ranks = 3, .n_requests = 12, .killed = MAX_RANKS, .n_redundant = 5});
     }
