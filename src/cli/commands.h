@@ -44,8 +44,8 @@ typedef struct cmi_model_options {
     uint32_t max_num_seqs;
     uint64_t n_kv_tokens;
     uint32_t max_drafts;
-    uint32_t n_ranks;     /* of this host (cli/ranks.h); 0: 1 */
-    uint32_t n_redundant; /* replicas of experts beyond one of each */
+    uint32_t n_ranks;        /* of this host (cli/ranks.h); 0: 1 */
+    uint32_t n_redundant;    /* replicas of experts beyond one of each */
     uint32_t n_microbatches; /* 0: as many as pay */
     bool balances;           /* experts move between ranks */
     uint32_t balance_window; /* passes; 0: the default */
