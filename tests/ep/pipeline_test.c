@@ -11,6 +11,8 @@
 #include "model/pipeline.h"
 #include "tests/ep/mesh.h"
 
+static const char *fabric = "local"; /* or the program's argument */
+
 enum {
     N_PASSES = 6,
     MAX_ROWS = 64,
@@ -278,6 +280,7 @@ static void run_ranks(world *w, uint32_t n_ranks, const cmi_fault_options *fault
     uint32_t max_local;
     cmi_ep_layout second;
     *m = (mesh){.n_ranks = n_ranks,
+                .fabric = fabric,
                 .second_layout = &second,
                 .n_layers = c->num_hidden_layers + 1,
                 .n_experts = c->n_routed_experts,
@@ -358,7 +361,7 @@ static cmi_instance *open_instance(cmi_dtype dtype, cmi_quantization quantizatio
 
 static bool are_few(void)
 {
-    return getenv("CMI_FEW") != NULL;
+    return getenv("CMI_FEW") != NULL || strcmp(fabric, "local") != 0;
 }
 
 static void two_microbatches_give_the_bits_of_one_pass(void **state)
@@ -461,8 +464,9 @@ static void a_batch_is_cut_into_halves_of_like_cost(void **state)
     cmi_instance_close(w.instance);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    fabric = argc > 1 ? argv[1] : fabric;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_batch_is_cut_into_halves_of_like_cost),
         cmocka_unit_test(two_microbatches_give_the_bits_of_one_pass),
