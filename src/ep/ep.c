@@ -89,18 +89,19 @@ void cmi_ep_destroy(cmi_exchange *exchange)
     cmi_free(ep);
 }
 
-/* Puts of other exchanges on the same endpoints count, too. */
+/* Puts of other exchanges on the same endpoints count, too. A peer that is lost does not end it:
+ * what is on its way to the others still reads this rank's memory. */
 static cmi_status settle(cmi_ep *ep, uint64_t deadline_ns)
 {
     cmi_status st = CMI_OK;
     for (uint32_t i = 0; ep->has_puts && i < ep->layout.shape.n_ranks; i++) {
-        if (ep->targets[i].memory == NULL && cmi_ep_is_there(ep, i)) {
-            cmi_status of_peer =
-                cmi_endpoint_flush_wait(ep->opt.fabric, ep->targets[i].peer.endpoint, deadline_ns);
-            if (of_peer != CMI_OK && of_peer != CMI_ERR_TIMEOUT) {
-                return cmi_ep_blame(ep, i, of_peer);
-            }
-            st = of_peer == CMI_OK ? st : cmi_ep_blame(ep, i, of_peer);
+        if (ep->targets[i].memory != NULL || !cmi_ep_is_there(ep, i)) {
+            continue;
+        }
+        const cmi_status of_peer =
+            cmi_endpoint_flush_wait(ep->opt.fabric, ep->targets[i].peer.endpoint, deadline_ns);
+        if (of_peer != CMI_OK && (st == CMI_OK || st == CMI_ERR_TIMEOUT)) {
+            st = cmi_ep_blame(ep, i, of_peer);
         }
     }
     return st;

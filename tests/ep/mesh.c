@@ -65,6 +65,7 @@ static void *rank_main(void *arg)
     if (!r->is_good) {
         abort(); /* the others would wait for it */
     }
+    pthread_barrier_wait(&r->mesh->barrier); /* one that leaves at once would end others' set-up */
     r->is_good = r->mesh->run(r);
     /* what a rank sent last goes on only while it and its peers take part */
     r->is_good &= cmi_ep_drain(r->exchange) == CMI_OK || r->may_be_lost;
