@@ -226,11 +226,11 @@ static cmi_status run(const score_options *opt, cmi_cli_ranks *ranks, cmi_error 
     cmi_instance *instance = NULL;
     cmi_buf dir = {0};
     cmi_status st = CMI_OK;
-    for (uint32_t i = 1; st == CMI_OK && i < ranks->n && !ranks->is_started; i++) {
-        st = cmi_cli_ranks_start(ranks, i, err);
+    for (uint32_t i = 1; st == CMI_OK && i < ranks->n_local && !ranks->is_started; i++) {
+        st = cmi_cli_ranks_start(ranks, ranks->first + i, err);
     }
     if (st == CMI_OK && ranks->n > 1) {
-        st = cmi_cli_ranks_join(ranks, 0, &model, &options, err);
+        st = cmi_cli_ranks_join(ranks, &model, &options, err);
     }
     st = st == CMI_OK ? cmi_cli_open_instance(&instance, &dir, &options, &model, err) : st;
     if (st == CMI_OK) {
@@ -239,9 +239,8 @@ static cmi_status run(const score_options *opt, cmi_cli_ranks *ranks, cmi_error 
     if (st == CMI_OK && ranks->n > 1) {
         st = cmi_instance_join(instance, patience_ns, err);
     }
-    if (st == CMI_OK && ranks->is_started) {
-        const _Atomic bool stop = false; /* the first rank ends the others */
-        st = cmi_instance_serve_passes(instance, patience_ns, &stop, err);
+    if (st == CMI_OK && ranks->place > 0) {
+        st = cmi_instance_serve_first(instance, patience_ns, err);
     } else if (st == CMI_OK) {
         st = score(opt, instance, cmi_buf_cstr(&dir), err);
     }

@@ -227,6 +227,9 @@ static int serve(serve_options *opt)
         st = st == CMI_OK
                  ? cmi_serve_rank(&ranks, &model, opt->chat_template, &engine, stop_fd, &err)
                  : st;
+    } else if (st == CMI_OK && ranks.first > 0) {
+        st = watch_signals(&err);
+        st = st == CMI_OK ? cmi_serve_ranks_of_host(&ranks, stop_fd, &err) : st;
     } else if (st == CMI_OK) {
         st = serve_front(opt, &ranks, &err);
     }

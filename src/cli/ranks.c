@@ -17,7 +17,9 @@
 #define PARENT_VARIABLE "CMINFER_EP_PARENT"
 #define SECRET_VARIABLE "CMINFER_CLUSTER_SECRET"
 
-enum { SECRET_BYTES = 32, RING_BYTES = 1 << 18, LINE_BYTES = 160 };
+enum { SECRET_BYTES = 32, RING_BYTES = 1 << 18, LINE_BYTES = CMI_CLI_MAX_SECRET + 64 };
+
+extern char **environ;
 
 static const uint64_t SECOND = 1000000000;
 static char **program_argv;
@@ -31,9 +33,18 @@ void cmi_cli_ranks_add_options(cmi_option *table, cmi_model_options *opt)
 {
     const cmi_option options[CMI_CLI_RANK_OPTIONS + 1] = {
         {"ep|ep-size", "N",
-         "ranks that the experts are spread over, each a process of this\n"
-         "host with its part of --threads (default 1)",
+         "ranks that the experts are spread over, each a process with its\n"
+         "part of the host's --threads (default 1)",
          CMI_OPTION_UINT, &opt->n_ranks, 1, CMI_CLI_MAX_RANKS},
+        {"ep-hosts", "HOST:PORT,...",
+         "the hosts that have these ranks, as many each; two ports of each\n"
+         "for every rank, from PORT on. The same command is started on all,\n"
+         "with CMINFER_CLUSTER_SECRET set; the first one answers requests",
+         CMI_OPTION_TEXT, &opt->rank_hosts, 0, 0},
+        {"ep-host", "N",
+         "which of them this is, from 1 on (default: what Slurm's srun,\n"
+         "mpirun or torchrun says, or else the first)",
+         CMI_OPTION_UINT, &opt->rank_host, 1, CMI_CLI_MAX_HOSTS},
         {"ep-num-redundant-experts", "N",
          "replicas of experts beyond one of each, in every layer (default 0)", CMI_OPTION_UINT,
          &opt->n_redundant, 0, 1024},
@@ -58,14 +69,34 @@ void cmi_cli_ranks_add_options(cmi_option *table, cmi_model_options *opt)
 
 /* ---- who is who ---- */
 
-static void make_names(cmi_cli_ranks *ranks, const uint8_t *random)
+static cmi_status make_secret(cmi_cli_ranks *ranks, cmi_error *err)
 {
     static const char digits[] = "0123456789abcdef";
+    uint8_t random[SECRET_BYTES];
+    const char *given = getenv(SECRET_VARIABLE);
+    if (given == NULL && ranks->hosts.n_hosts > 1) {
+        return cmi_error_set(
+            err, CMI_ERR_INVALID,
+            "ranks on several hosts need the same secret in all of them: set " SECRET_VARIABLE
+            " (openssl rand -hex 32 makes one)");
+    }
+    if (given != NULL &&
+        (strlen(given) < CMI_FABRIC_MIN_SECRET || strlen(given) > CMI_CLI_MAX_SECRET)) {
+        return cmi_error_set(err, CMI_ERR_INVALID, SECRET_VARIABLE " has %d to %d characters",
+                             CMI_FABRIC_MIN_SECRET, CMI_CLI_MAX_SECRET);
+    }
+    if (given != NULL) {
+        snprintf(ranks->secret, sizeof ranks->secret, "%s", given);
+        return CMI_OK;
+    }
+    if (!cmi_random_bytes(random, sizeof random)) {
+        return cmi_error_set(err, CMI_ERR_IO, "the kernel has no randomness for a secret");
+    }
     for (size_t i = 0; i < SECRET_BYTES; i++) {
         ranks->secret[2 * i] = digits[random[i] >> 4];
         ranks->secret[2 * i + 1] = digits[random[i] & 15];
     }
-    snprintf(ranks->name, sizeof ranks->name, "ep-%016" PRIx64, cmi_random_seed());
+    return CMI_OK;
 }
 
 static bool read_number(const char *text, uint32_t *out)
@@ -87,12 +118,12 @@ static cmi_status read_environment(cmi_cli_ranks *ranks, cmi_error *err)
     }
     uint32_t place, parent_pid;
     if (!read_number(rank, &place) || !read_number(parent, &parent_pid) || place >= ranks->n ||
-        strlen(name) >= sizeof ranks->name || strlen(secret) >= sizeof ranks->secret) {
+        strlen(name) >= sizeof ranks->hosts.name || strlen(secret) >= sizeof ranks->secret) {
         return cmi_error_set(err, CMI_ERR_INVALID,
                              RANK_VARIABLE " and its like are for processes that --ep starts");
     }
     ranks->place = place;
-    snprintf(ranks->name, sizeof ranks->name, "%s", name);
+    snprintf(ranks->hosts.name, sizeof ranks->hosts.name, "%s", name);
     snprintf(ranks->secret, sizeof ranks->secret, "%s", secret);
     return cmi_child_die_with_parent((int)parent_pid)
                ? CMI_OK
@@ -101,24 +132,23 @@ static cmi_status read_environment(cmi_cli_ranks *ranks, cmi_error *err)
 
 cmi_status cmi_cli_ranks_begin(cmi_cli_ranks *ranks, const cmi_model_options *opt, cmi_error *err)
 {
-    uint8_t random[SECRET_BYTES];
     *ranks = (cmi_cli_ranks){.n = CMI_MAX(opt->n_ranks, 1u)};
     if (ranks->n == 1) {
-        return opt->n_redundant == 0 ? CMI_OK
-                                     : cmi_error_set(err, CMI_ERR_INVALID,
-                                                     "--ep-num-redundant-experts goes with --ep");
+        return opt->n_redundant == 0 && opt->rank_hosts == NULL
+                   ? CMI_OK
+                   : cmi_error_set(err, CMI_ERR_INVALID, "%s goes with --ep",
+                                   opt->n_redundant > 0 ? "--ep-num-redundant-experts"
+                                                        : "--ep-hosts");
     }
     if (opt->n_prefill_threads > 0) {
         return cmi_error_set(err, CMI_ERR_INVALID, "--disaggregate does not go with --ep yet");
     }
-    cmi_status st = read_environment(ranks, err);
-    if (st == CMI_OK && !ranks->is_started) {
-        if (!cmi_random_bytes(random, sizeof random)) {
-            return cmi_error_set(err, CMI_ERR_IO, "the kernel has no randomness for a secret");
-        }
-        make_names(ranks, random);
-    }
-    return st;
+    cmi_status st = cmi_rank_hosts_read(&ranks->hosts, ranks->n, opt->rank_hosts,
+                                        opt->rank_host - 1, (const char *const *)environ, err);
+    ranks->first = cmi_rank_hosts_first(&ranks->hosts);
+    ranks->n_local = cmi_rank_hosts_count(&ranks->hosts);
+    st = st == CMI_OK ? read_environment(ranks, err) : st;
+    return st == CMI_OK && !ranks->is_started ? make_secret(ranks, err) : st;
 }
 
 cmi_status cmi_cli_ranks_start(cmi_cli_ranks *ranks, uint32_t place, cmi_error *err)
@@ -126,7 +156,7 @@ cmi_status cmi_cli_ranks_start(cmi_cli_ranks *ranks, uint32_t place, cmi_error *
     char rank[LINE_BYTES], name[LINE_BYTES], secret[LINE_BYTES], parent[LINE_BYTES];
     const char *const env[] = {rank, name, secret, parent, NULL};
     snprintf(rank, sizeof rank, RANK_VARIABLE "=%u", place);
-    snprintf(name, sizeof name, NAME_VARIABLE "=%s", ranks->name);
+    snprintf(name, sizeof name, NAME_VARIABLE "=%s", ranks->hosts.name);
     snprintf(secret, sizeof secret, SECRET_VARIABLE "=%s", ranks->secret);
     snprintf(parent, sizeof parent, PARENT_VARIABLE "=%d", cmi_child_own_pid());
     return cmi_child_start(&ranks->children[place], program_argv, env, err);
@@ -138,8 +168,8 @@ static cmi_status open_fabric(cmi_cli_ranks *ranks, cmi_error *err)
 {
     char name[16], address[CMI_FABRIC_MAX_ADDRESS + 1];
     cmi_fabric_options opt;
-    snprintf(name, sizeof name, "rank %u", ranks->place);
-    snprintf(address, sizeof address, "local:%s-%u", ranks->name, ranks->place);
+    snprintf(name, sizeof name, "rank-%u", ranks->place);
+    cmi_rank_hosts_address(&ranks->hosts, ranks->place, false, address, sizeof address);
     cmi_fabric_options_default(&opt);
     opt.name = name;
     opt.secret = (const uint8_t *)ranks->secret;
@@ -150,7 +180,8 @@ static cmi_status open_fabric(cmi_cli_ranks *ranks, cmi_error *err)
     opt.message_bytes = CMI_EP_RANK_MESSAGE_BYTES;
     opt.ring_bytes = RING_BYTES;
     opt.handshake_ns = 60 * SECOND; /* a peer may be reading an expert */
-    cmi_status st = cmi_fabric_create_local(&ranks->fabric, &opt, err);
+    cmi_status st =
+        cmi_fabric_create(&ranks->fabric, cmi_rank_hosts_fabric(&ranks->hosts), &opt, err);
     return st == CMI_OK ? cmi_fabric_listen(ranks->fabric, address, err) : st;
 }
 
@@ -158,7 +189,8 @@ static cmi_status list_members(cmi_cli_ranks *ranks, cmi_error *err)
 {
     cmi_member members[CMI_CLI_MAX_RANKS] = {0};
     for (uint32_t i = 0; i < ranks->n; i++) {
-        snprintf(members[i].address, sizeof members[i].address, "local:%s-%u", ranks->name, i);
+        cmi_rank_hosts_address(&ranks->hosts, i, false, members[i].address,
+                               sizeof members[i].address);
     }
     return cmi_membership_create_static(&ranks->membership, members, ranks->n, ranks->place, err);
 }
@@ -167,26 +199,25 @@ static cmi_status list_members(cmi_cli_ranks *ranks, cmi_error *err)
 static void take_threads(const cmi_cli_ranks *ranks, cmi_model_options *opt)
 {
     const uint32_t n_all = opt->n_threads > 0 ? opt->n_threads : cmi_host_processors();
-    const uint32_t n_own = CMI_MAX(n_all / ranks->n, 1u);
+    const uint32_t n_own = CMI_MAX(n_all / ranks->n_local, 1u);
     cmi_affinity all;
     opt->n_threads = n_own;
-    if (cmi_affinity_get(&all) && cmi_affinity_count(&all) >= n_own * ranks->n) {
-        const cmi_affinity part = cmi_affinity_part(&all, ranks->place * n_own, n_own);
+    if (cmi_affinity_get(&all) && cmi_affinity_count(&all) >= n_own * ranks->n_local) {
+        const cmi_affinity part =
+            cmi_affinity_part(&all, (ranks->place - ranks->first) * n_own, n_own);
         (void)cmi_affinity_set(&part);
     }
 }
 
-cmi_status cmi_cli_ranks_join(cmi_cli_ranks *ranks, uint32_t place, cmi_model_options *opt,
+cmi_status cmi_cli_ranks_join(cmi_cli_ranks *ranks, cmi_model_options *opt,
                               cmi_instance_options *instance, cmi_error *err)
 {
-    if (!ranks->is_started) {
-        ranks->place = place;
-    }
+    ranks->place = ranks->is_started ? ranks->place : ranks->first;
     take_threads(ranks, opt);
     const uint32_t window = opt->balance_window > 0 ? opt->balance_window : 1000;
     cmi_status st = open_fabric(ranks, err);
     st = st == CMI_OK ? list_members(ranks, err) : st;
-    ranks->options = (cmi_rank_options){.name = ranks->name,
+    ranks->options = (cmi_rank_options){.name = ranks->hosts.name,
                                         .fabric = ranks->fabric,
                                         .membership = ranks->membership,
                                         .n_redundant = opt->n_redundant,

@@ -13,11 +13,6 @@
 
 static const uint64_t MS = 1000000, SECOND = 1000000000;
 
-static void port_address(const cmi_cli_ranks *ranks, uint32_t place, char *out, size_t size)
-{
-    snprintf(out, size, "local:%s-port-%u", ranks->name, place);
-}
-
 static cmi_status open_fabric(cmi_fabric **fabric_out, const cmi_cli_ranks *ranks, const char *name,
                               cmi_error *err)
 {
@@ -27,7 +22,7 @@ static cmi_status open_fabric(cmi_fabric **fabric_out, const cmi_cli_ranks *rank
     opt.secret = (const uint8_t *)ranks->secret;
     opt.secret_bytes = strlen(ranks->secret);
     opt.handshake_ns = 60 * SECOND; /* a rank may be busy with a grammar */
-    return cmi_fabric_create_local(fabric_out, &opt, err);
+    return cmi_fabric_create(fabric_out, cmi_rank_hosts_fabric(&ranks->hosts), &opt, err);
 }
 
 /* ---- the front ---- */
@@ -36,7 +31,7 @@ static cmi_status start_router(cmi_chat *chat, const cmi_cli_ranks *ranks,
                                const cmi_model_options *opt, const cmi_engine_options *engine,
                                cmi_error *err)
 {
-    char text[CMI_CLI_MAX_RANKS][64];
+    char text[CMI_CLI_MAX_RANKS][CMI_FABRIC_MAX_ADDRESS + 1];
     const char *addresses[CMI_CLI_MAX_RANKS];
     cmi_router_options router = {.addresses = addresses,
                                  .n_ranks = ranks->n,
@@ -46,18 +41,24 @@ static cmi_status start_router(cmi_chat *chat, const cmi_cli_ranks *ranks,
                                  .n_events = engine->n_events,
                                  .vocab = chat->vocab};
     for (uint32_t i = 0; i < ranks->n; i++) {
-        port_address(ranks, i, text[i], sizeof text[i]);
+        cmi_rank_hosts_address(&ranks->hosts, i, true, text[i], sizeof text[i]);
         addresses[i] = text[i];
     }
     cmi_status st = open_fabric(&router.fabric, ranks, "router", err);
     return st == CMI_OK ? cmi_router_start(&chat->engine, &router, err) : st;
 }
 
-/* Until all can be asked, or one has ended. */
+/* Until all can be asked, or one of this host has ended. */
 static cmi_status wait_for_ranks(cmi_chat *chat, cmi_cli_ranks *ranks, cmi_error *err)
 {
-    while (cmi_router_wait(chat->engine, ranks->n, 100 * MS) < ranks->n) {
-        for (uint32_t i = 0; i < ranks->n; i++) {
+    uint64_t say_at_ns = cmi_clock_monotonic_ns() + 10 * SECOND;
+    uint32_t n;
+    while ((n = cmi_router_wait(chat->engine, ranks->n, 100 * MS)) < ranks->n) {
+        if (ranks->hosts.n_hosts > 1 && cmi_clock_monotonic_ns() >= say_at_ns) {
+            cmi_log(CMI_LOG_INFO, "%u of %u ranks are up", n, ranks->n);
+            say_at_ns += 10 * SECOND;
+        }
+        for (uint32_t i = ranks->first; i < ranks->first + ranks->n_local; i++) {
             int how;
             if (cmi_child_has_ended(&ranks->children[i], &how)) {
                 return cmi_error_set(err, CMI_ERR_PEER, "rank %u has ended with status %d", i, how);
@@ -65,6 +66,15 @@ static cmi_status wait_for_ranks(cmi_chat *chat, cmi_cli_ranks *ranks, cmi_error
         }
     }
     return CMI_OK;
+}
+
+static cmi_status start_all(cmi_cli_ranks *ranks, cmi_error *err)
+{
+    cmi_status st = CMI_OK;
+    for (uint32_t i = 0; st == CMI_OK && i < ranks->n_local; i++) {
+        st = cmi_cli_ranks_start(ranks, ranks->first + i, err);
+    }
+    return st;
 }
 
 cmi_status cmi_serve_ranks_open(cmi_chat *chat, cmi_cli_ranks *ranks, const cmi_model_options *opt,
@@ -82,9 +92,7 @@ cmi_status cmi_serve_ranks_open(cmi_chat *chat, cmi_cli_ranks *ranks, const cmi_
     if (st == CMI_OK) {
         st = cmi_chat_open_texts(chat, cmi_buf_cstr(&dir), chat_template, &config, err);
     }
-    for (uint32_t i = 0; st == CMI_OK && i < ranks->n; i++) {
-        st = cmi_cli_ranks_start(ranks, i, err);
-    }
+    st = st == CMI_OK ? start_all(ranks, err) : st;
     st = st == CMI_OK ? start_router(chat, ranks, opt, engine, err) : st;
     st = st == CMI_OK ? wait_for_ranks(chat, ranks, err) : st;
     cmi_buf_deinit(&dir);
@@ -105,27 +113,41 @@ static void start_again(cmi_cli_ranks *ranks, uint32_t place)
 
 void cmi_serve_ranks_watch(cmi_cli_ranks *ranks, int stop_fd)
 {
+    const uint32_t n = ranks->n_local;
+    cmi_child *children = ranks->children + ranks->first;
     struct pollfd fds[CMI_CLI_MAX_RANKS + 1];
     for (;;) {
         int how, timeout_ms = -1;
-        fds[ranks->n] = (struct pollfd){.fd = stop_fd, .events = POLLIN};
-        for (uint32_t i = 0; i < ranks->n; i++) {
-            fds[i] = (struct pollfd){.fd = cmi_child_fd(&ranks->children[i]), .events = POLLIN};
-            timeout_ms = ranks->children[i].pid == 0 ? 1000 : timeout_ms;
+        fds[n] = (struct pollfd){.fd = stop_fd, .events = POLLIN};
+        for (uint32_t i = 0; i < n; i++) {
+            fds[i] = (struct pollfd){.fd = cmi_child_fd(&children[i]), .events = POLLIN};
+            timeout_ms = children[i].pid == 0 ? 1000 : timeout_ms;
         }
-        const int n = poll(fds, ranks->n + 1, timeout_ms);
-        if (fds[ranks->n].revents != 0) {
+        const int n_ready = poll(fds, n + 1, timeout_ms);
+        if (fds[n].revents != 0) {
             return;
         }
-        for (uint32_t i = 0; i < ranks->n; i++) {
-            if (ranks->children[i].pid == 0 && n == 0) { /* a second later */
-                start_again(ranks, i);
-            } else if (cmi_child_has_ended(&ranks->children[i], &how)) {
-                cmi_log(CMI_LOG_WARN, "rank %u has ended with status %d; it is started again", i,
-                        how);
+        for (uint32_t i = 0; i < n; i++) {
+            const uint32_t place = ranks->first + i;
+            if (children[i].pid == 0 && n_ready == 0) { /* a second later */
+                start_again(ranks, place);
+            } else if (cmi_child_has_ended(&children[i], &how)) {
+                cmi_log(CMI_LOG_WARN, "rank %u has ended with status %d; it is started again",
+                        place, how);
             }
         }
     }
+}
+
+cmi_status cmi_serve_ranks_of_host(cmi_cli_ranks *ranks, int stop_fd, cmi_error *err)
+{
+    cmi_status st = start_all(ranks, err);
+    if (st == CMI_OK) {
+        cmi_log(CMI_LOG_INFO, "ranks %u to %u of %u run here; requests go to %s", ranks->first,
+                ranks->first + ranks->n_local - 1, ranks->n, ranks->hosts.hosts[0].name);
+        cmi_serve_ranks_watch(ranks, stop_fd);
+    }
+    return st;
 }
 
 /* ---- a rank ---- */
@@ -146,10 +168,10 @@ static void wait_for_end(int stop_fd, int lost_fd)
 
 static cmi_status open_port(cmi_rank_port **port_out, const cmi_cli_ranks *ranks, cmi_error *err)
 {
-    char name[16], address[64];
+    char name[16], address[CMI_FABRIC_MAX_ADDRESS + 1];
     cmi_fabric *fabric = NULL;
-    snprintf(name, sizeof name, "port %u", ranks->place);
-    port_address(ranks, ranks->place, address, sizeof address);
+    snprintf(name, sizeof name, "port-%u", ranks->place);
+    cmi_rank_hosts_address(&ranks->hosts, ranks->place, true, address, sizeof address);
     cmi_status st = open_fabric(&fabric, ranks, name, err);
     st = st == CMI_OK ? cmi_fabric_listen(fabric, address, err) : st;
     st = st == CMI_OK ? cmi_rank_port_create(port_out, fabric, err) : st;
@@ -166,7 +188,7 @@ static cmi_status open_rank(cmi_chat *chat, cmi_cli_ranks *ranks, const cmi_mode
     cmi_model_options own = *opt;
     cmi_instance_options options = cmi_cli_sized_options(&own, false);
     cmi_buf dir = {0};
-    cmi_status st = cmi_cli_ranks_join(ranks, 0, &own, &options, err);
+    cmi_status st = cmi_cli_ranks_join(ranks, &own, &options, err);
     st = st == CMI_OK ? cmi_cli_open_instance(&chat->instance, &dir, &options, &own, err) : st;
     if (st == CMI_OK) {
         st = cmi_chat_open_texts(chat, cmi_buf_cstr(&dir), chat_template, &chat->instance->config,

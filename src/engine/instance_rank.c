@@ -413,10 +413,9 @@ void cmi_instance_rank_wake(cmi_instance *in)
     cmi_ep_rank_wake(in->rank->ep);
 }
 
-cmi_status cmi_instance_serve_passes(cmi_instance *in, uint64_t patience_ns,
-                                     const _Atomic bool *stop, cmi_error *err)
+cmi_status cmi_instance_serve_first(cmi_instance *in, uint64_t patience_ns, cmi_error *err)
 {
-    while (!*stop) {
+    while ((cmi_ep_rank_dead(in->rank->ep)[0] & 1) == 0) {
         bool followed;
         cmi_status st = cmi_instance_follow(in, &followed);
         if (st != CMI_OK) {

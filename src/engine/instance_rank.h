@@ -69,10 +69,9 @@ CMI_NODISCARD cmi_status cmi_instance_follow_mtp(cmi_instance *in, uint32_t n_pa
 void cmi_instance_rank_sleep(cmi_instance *in, uint64_t max_ns);
 void cmi_instance_rank_wake(cmi_instance *in); /* any thread */
 
-/* Follows until the others are gone for patience_ns, or *stop is true (set it, then wake). Errors
- * as of join, CMI_ERR_TIMEOUT among them. */
-CMI_NODISCARD cmi_status cmi_instance_serve_passes(cmi_instance *in, uint64_t patience_ns,
-                                                   const _Atomic bool *stop, cmi_error *err);
+/* After join: follows until the first place is gone, then CMI_OK. Errors as of join. */
+CMI_NODISCARD cmi_status cmi_instance_serve_first(cmi_instance *in, uint64_t patience_ns,
+                                                  cmi_error *err);
 
 typedef struct cmi_instance_rank_stats {
     uint32_t place, n_places, n_living;

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""`cminfer score --ep N` prints the bytes of one process: any number of ranks, redundant experts,
-weights and KV of every type, drafts, chunks; and when ranks are killed meanwhile.
+"""`cminfer score --ep N` prints the bytes of one process: any number of ranks, of one host or two
+(which are this one) and over shared memory or UCX, redundant experts, weights and KV of every
+type, drafts, chunks; and when ranks are killed meanwhile.
 
   ep_score.py CMINFER MODEL_DIR [--full]
 
@@ -10,6 +11,7 @@ import itertools
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,7 @@ KINDS = (("--dtype", "bf16"), ("--dtype", "f32"), ("-q", "w8a8-int8"),
          ("-q", "w8a8-int8", "--kv-cache-dtype", "int8"))
 AXES = {
     "ranks": (1, 2, 3, 4, 8, 16),
+    "hosts": (0, 1, 2),
     "redundant": (0, 5, 16),
     "microbatches": (0, 1, 2),
     "eplb": (0, 4),
@@ -25,8 +28,30 @@ AXES = {
     "chunk": (7, 64, 512),
     "threads": (1, 4),
 }
-ALONE = {"ranks": 1, "redundant": 0, "microbatches": 0, "eplb": 0, "chunk": 2048, "threads": 2}
+ALONE = {"ranks": 1, "hosts": 0, "redundant": 0, "microbatches": 0, "eplb": 0, "chunk": 2048, "threads": 2}
 TEXT = "ROMEO: But soft! What light through yonder window breaks? 12 + 30 = "
+
+
+def free_ports(n):
+    """The first of n ports in a row that nobody has."""
+    for first in random.Random().sample(range(15000, 32000), 200):
+        try:
+            for port in range(first, first + n):
+                with socket.socket() as taken:
+                    taken.bind(("127.0.0.1", port))
+            return first
+        except OSError:
+            continue
+    raise RuntimeError("no free ports")
+
+
+def hosts_of(case):
+    if case["hosts"] == 0:
+        return []
+    n_ports = 2 * case["ranks"] // case["hosts"]
+    first = free_ports(n_ports * case["hosts"])
+    return ["--ep-hosts", ",".join(f"127.0.0.1:{first + host * n_ports}"
+                                   for host in range(case["hosts"]))]
 
 
 def command(cminfer, model, case, generate):
@@ -35,12 +60,13 @@ def command(cminfer, model, case, generate):
             "--ep", str(case["ranks"]), "--ep-num-redundant-experts", str(case["redundant"]),
             "--ep-microbatches", str(case["microbatches"]),
             *(["--enable-eplb", "--eplb-step-interval", str(case["eplb"])] if case["eplb"] else []),
-            "-b", str(case["chunk"]), "--threads", str(case["threads"])]
+            *hosts_of(case), "-b", str(case["chunk"]), "--threads", str(case["threads"])]
 
 
 def is_valid(case):
-    return case["ranks"] > 1 or (case["redundant"] == 0 and case["microbatches"] == 0 and
-                                 case["eplb"] == 0)
+    if case["ranks"] == 1:
+        return all(case[name] == 0 for name in ("hosts", "redundant", "microbatches", "eplb"))
+    return case["hosts"] == 0 or case["ranks"] % case["hosts"] == 0
 
 
 def pairs_of(case):
@@ -62,10 +88,16 @@ def pairwise(cases, seed):
     return chosen
 
 
-def run(args):
+def run(args, n_hosts=1):
+    """What the first host prints."""
+    others = [subprocess.Popen([*args, "--ep-host", str(host + 2)], stderr=subprocess.DEVNULL)
+              for host in range(n_hosts - 1)]
     done = subprocess.run(args, capture_output=True, timeout=1200)
     if done.returncode != 0:
         sys.exit(f"{' '.join(args)}\nexit status {done.returncode}: {done.stderr.decode()[-2000:]}")
+    for host, other in enumerate(others):
+        if other.wait(timeout=600) != 0:
+            sys.exit(f"{' '.join(args)}\nhost {host + 2}: exit status {other.returncode}")
     return done.stdout
 
 
@@ -96,6 +128,7 @@ def check_killed(cminfer, model, want, case, seed):
 
 def main():
     cminfer, model = sys.argv[1:3]
+    os.environ["CMINFER_CLUSTER_SECRET"] = "%032x" % random.SystemRandom().getrandbits(128)
     cases = [dict(zip(AXES, values)) for values in itertools.product(*AXES.values())]
     cases = [case for case in cases if is_valid(case)]
     if "--full" not in sys.argv:
@@ -106,13 +139,13 @@ def main():
     for kind in range(len(KINDS)):
         want[kind] = run(command(cminfer, model, {**ALONE, "kind": kind}, 6))
     for case in cases:
-        if run(command(cminfer, model, case, 6)) != want[case["kind"]]:
+        if run(command(cminfer, model, case, 6), case["hosts"]) != want[case["kind"]]:
             sys.exit(f"other bytes with {case}")
     seeds = range(2 if "CMI_FEW" in os.environ else 6)
     alone = {**ALONE, "kind": 2}
     long = run(command(cminfer, model, alone, 40))
     for seed in seeds:
-        case = {**ALONE, "ranks": 2 + seed % 3, "redundant": 4 * (seed % 2), "kind": 2,
+        case = {**ALONE, "ranks": 2 + seed % 3, "hosts": seed // 4 % 2, "redundant": 4 * (seed % 2), "kind": 2,
                 "microbatches": 1 + seed // 3 % 2, "eplb": 5 * (seed // 2 % 2), "chunk": 64}
         check_killed(cminfer, model, long, case, seed)
     print(f"{len(cases)} ways to run ranks, {len(seeds)} times ranks killed: the same bytes")
