@@ -11,10 +11,12 @@ import itertools
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "server"))
+from live_server import free_ports  # pylint: disable=wrong-import-position
 
 KINDS = (("--dtype", "bf16"), ("--dtype", "f32"), ("-q", "w8a8-int8"),
          ("-q", "w8a8-int8", "--kv-cache-dtype", "int8"))
@@ -28,21 +30,9 @@ AXES = {
     "chunk": (7, 64, 512),
     "threads": (1, 4),
 }
-ALONE = {"ranks": 1, "hosts": 0, "redundant": 0, "microbatches": 0, "eplb": 0, "chunk": 2048, "threads": 2}
+ALONE = {"ranks": 1, "hosts": 0, "redundant": 0, "microbatches": 0, "eplb": 0, "chunk": 2048,
+         "threads": 2}
 TEXT = "ROMEO: But soft! What light through yonder window breaks? 12 + 30 = "
-
-
-def free_ports(n):
-    """The first of n ports in a row that nobody has."""
-    for first in random.Random().sample(range(15000, 32000), 200):
-        try:
-            for port in range(first, first + n):
-                with socket.socket() as taken:
-                    taken.bind(("127.0.0.1", port))
-            return first
-        except OSError:
-            continue
-    raise RuntimeError("no free ports")
 
 
 def hosts_of(case):
@@ -50,8 +40,8 @@ def hosts_of(case):
         return []
     n_ports = 2 * case["ranks"] // case["hosts"]
     first = free_ports(n_ports * case["hosts"])
-    return ["--ep-hosts", ",".join(f"127.0.0.1:{first + host * n_ports}"
-                                   for host in range(case["hosts"]))]
+    hosts = [f"127.0.0.1:{first + host * n_ports}" for host in range(case["hosts"])]
+    return ["--ep-hosts", ",".join(hosts)]
 
 
 def command(cminfer, model, case, generate):
@@ -145,7 +135,8 @@ def main():
     alone = {**ALONE, "kind": 2}
     long = run(command(cminfer, model, alone, 40))
     for seed in seeds:
-        case = {**ALONE, "ranks": 2 + seed % 3, "hosts": seed // 4 % 2, "redundant": 4 * (seed % 2), "kind": 2,
+        case = {**ALONE, "ranks": 2 + seed % 3, "hosts": seed // 4 % 2, "kind": 2,
+                "redundant": 4 * (seed % 2),
                 "microbatches": 1 + seed // 3 % 2, "eplb": 5 * (seed // 2 % 2), "chunk": 64}
         check_killed(cminfer, model, long, case, seed)
     print(f"{len(cases)} ways to run ranks, {len(seeds)} times ranks killed: the same bytes")

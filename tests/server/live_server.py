@@ -2,6 +2,7 @@
 import http.client
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -28,6 +29,19 @@ class Answer:
         assert all(e.startswith("data: ") for e in events), events
         assert events[-1] == "data: [DONE]", events[-1]
         return [json.loads(e[len("data: "):]) for e in events[:-1]]
+
+
+def free_ports(n):
+    """The first of n ports in a row that nobody has."""
+    for first in random.Random().sample(range(15000, 32000), 200):
+        try:
+            for port in range(first, first + n):
+                with socket.socket() as taken:
+                    taken.bind(("127.0.0.1", port))
+            return first
+        except OSError:
+            continue
+    raise RuntimeError("no free ports")
 
 
 class Server:

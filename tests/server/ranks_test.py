@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """`cminfer serve --ep N` answers as one process does, also when its ranks are killed in the middle.
 
-  ranks_test.py CMINFER MODEL_DIR [--times N] [--ranks N] [--seed N]
+  ranks_test.py CMINFER MODEL_DIR [--times N] [--ranks N] [--hosts N] [--seed N]
 
-64 streams at a time; in each round a rank is killed with -9 after a number of tokens that the seed
-decides. Every stream ends with the bits of one process. Prints how long no token came.
+With --hosts the ranks are on as many, all of which are this one, and meet over UCX. 64 streams at a
+time; in each round a rank is killed with -9 after a number of tokens that the seed decides. Every
+stream ends with the bits of one process. Prints how long no token came.
 """
 import argparse
 import json
@@ -17,7 +18,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from live_server import Server  # pylint: disable=wrong-import-position
+from live_server import Server, free_ports  # pylint: disable=wrong-import-position
 
 FEW = "CMI_FEW" in os.environ
 N_STREAMS = 12 if FEW else 64
@@ -99,9 +100,25 @@ def ask_all(server, in_between=lambda counter: None):
     return [plain(stream.answer) for stream in streams], streams
 
 
-def ranks_of(server):
-    with open(f"/proc/{server.pid}/task/{server.pid}/children", encoding="ascii") as file:
+def ranks_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
         return [int(child) for child in file.read().split()]
+
+
+def start_ranks(opt):
+    """The server, and what runs on the other hosts."""
+    options = [opt.cminfer, opt.model, *KINDS, "--ep", str(opt.ranks),
+               "--ep-num-redundant-experts", "5"]
+    if opt.hosts == 0:
+        return Server(*options), []
+    n_ports = 2 * opt.ranks // opt.hosts
+    first = free_ports(n_ports * opt.hosts)
+    options += ["--ep-hosts", ",".join(f"127.0.0.1:{first + host * n_ports}"
+                                       for host in range(opt.hosts))]
+    os.environ["CMINFER_CLUSTER_SECRET"] = f"{random.SystemRandom().getrandbits(128):032x}"
+    others = [Server(*options, "--ep-host", str(host + 1), wait=False)
+              for host in range(1, opt.hosts)]
+    return Server(*options), others
 
 
 def longest_silence(streams, killed_at):
@@ -121,13 +138,13 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--times", type=int, default=2 if FEW else 4)
     parser.add_argument("--ranks", type=int, default=3)
+    parser.add_argument("--hosts", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     opt = parser.parse_args()
     one = Server(opt.cminfer, opt.model, *KINDS)
     want, _ = ask_all(one)
     assert one.stop() == 0
-    server = Server(opt.cminfer, opt.model, *KINDS, "--ep", str(opt.ranks),
-                    "--ep-num-redundant-experts", "5")
+    server, others = start_ranks(opt)
     got, _ = ask_all(server)
     assert got == want, "ranks answer otherwise"
     n_events = sum(len(logprobs) for _, logprobs, _, _ in want)
@@ -138,7 +155,8 @@ def main():
 
         def kill_one(counter, rng=rng, killed_at=killed_at):
             counter.wait(rng.randrange(1, n_events // 2))
-            os.kill(rng.choice(ranks_of(server)), signal.SIGKILL)
+            ranks = [rank for host in (server, *others) for rank in ranks_of(host.pid)]
+            os.kill(rng.choice(ranks), signal.SIGKILL)
             killed_at.append(time.monotonic())
 
         n_lost = server.metric("cminfer:ranks_lost_total")
@@ -154,6 +172,7 @@ def main():
     moved = server.metric("cminfer:requests_moved_total")
     assert moved > 0
     assert server.stop() == 0
+    assert all(other.stop() == 0 for other in others)
     print(f"{opt.times} ranks killed, {moved:.0f} requests moved; silence: median "
           f"{statistics.median(silences) * 1e3:.0f} ms, longest {max(silences) * 1e3:.0f} ms")
 
