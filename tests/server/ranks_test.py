@@ -167,6 +167,7 @@ def main():
         server.wait_for("the rank's return", lambda: (
             server.metric("cminfer:ranks_lost_total") > n_lost and
             server.metric("cminfer:ranks_up") == opt.ranks))
+        assert server.metric("cminfer:ranks_lost_total") == n_lost + 1, "others died"
         print(f"seed {seed}: {N_STREAMS} streams with the right bits, "
               f"no token for {silences[-1] * 1e3:.0f} ms", flush=True)
     moved = server.metric("cminfer:requests_moved_total")

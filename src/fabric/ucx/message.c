@@ -19,22 +19,28 @@ static uint64_t record_bytes(uint64_t n_bytes)
 
 /* ---- rings ---- */
 
+/* That a peer comes or goes is not part of the step in which its owner hears of it; so in table.c,
+ * too. */
 void cmi_ucx_make_rings(cmi_ucx_link *link)
 {
     link->ring_bytes = CMI_MIN(link->hello.ring_bytes, link->challenge.ring_bytes);
     link->message_bytes = CMI_MIN(link->hello.message_bytes, link->challenge.message_bytes);
     /* a record of the ring has at least 16 bytes, what is sent of it at most 16 more */
     link->stage_bytes = 2 * (size_t)link->ring_bytes + sizeof(cmi_ucx_am);
+    const bool was_forbidden = cmi_alloc_forbid(false);
     link->ring_memory = cmi_alloc_aligned(cmi_ring_shared_bytes(link->ring_bytes), CMI_CACHE_LINE);
     link->stage = cmi_alloc(link->stage_bytes, 1);
+    (void)cmi_alloc_forbid(was_forbidden);
     cmi_ring_init(&link->in, link->ring_memory, link->ring_bytes, link->message_bytes);
     cmi_ring_init(&link->in_writer, link->ring_memory, link->ring_bytes, link->message_bytes);
 }
 
 void cmi_ucx_free_rings(cmi_ucx_link *link)
 {
+    const bool was_forbidden = cmi_alloc_forbid(false);
     cmi_free(link->ring_memory);
     cmi_free(link->stage);
+    (void)cmi_alloc_forbid(was_forbidden);
     link->ring_memory = link->stage = NULL;
 }
 

@@ -40,6 +40,7 @@ cmi_ucx_link *cmi_ucx_take_link(cmi_ucx_fabric *f)
     f->free_link = link->next;
     f->n_endpoints_used = CMI_MAX(f->n_endpoints_used, ep_idx + 1);
     f->n_links_used = CMI_MAX(f->n_links_used, idx + 1);
+    const bool was_forbidden = cmi_alloc_forbid(false);
     *ep = (cmi_ucx_endpoint){.gen = ep->gen, .link = idx};
     *link = (cmi_ucx_link){.fabric = f,
                            .gen = link->gen,
@@ -51,6 +52,7 @@ cmi_ucx_link *cmi_ucx_take_link(cmi_ucx_fabric *f)
                            .last_op = CMI_UCX_NONE,
                            .first_held = CMI_UCX_NONE,
                            .last_held = CMI_UCX_NONE};
+    (void)cmi_alloc_forbid(was_forbidden);
     return link;
 }
 
@@ -90,7 +92,9 @@ void cmi_ucx_free_endpoint(cmi_ucx_fabric *f, cmi_ucx_link *link)
 void cmi_ucx_free_link(cmi_ucx_fabric *f, cmi_ucx_link *link)
 {
     cmi_ucx_free_rings(link);
+    const bool was_forbidden = cmi_alloc_forbid(false);
     cmi_free(link->control);
+    (void)cmi_alloc_forbid(was_forbidden);
     uint32_t gen = link->gen == UINT32_MAX ? 1 : link->gen + 1;
     *link = (cmi_ucx_link){
         .fabric = f, .gen = gen, .endpoint = CMI_UCX_NONE, .fd = -1, .next = f->free_link};
