@@ -25,7 +25,7 @@ typedef struct cmi_bench_ep_result {
     double dispatch_bytes, combine_bytes;   /* that a rank sends in the mean, to itself included */
     uint32_t message_bytes, result_bytes;   /* of a row, of a result */
     double dispatch_put_s, combine_put_s;   /* all ranks put as many bytes, one put to each other */
-    double dispatch_copy_s, combine_copy_s; /* all ranks copy as many; 0: not in one process */
+    double dispatch_copy_s, combine_copy_s; /* all ranks copy as many */
 } cmi_bench_ep_result;
 
 /* CMI_ERR_INVALID: numbers that cannot be. CMI_ERR_NO_MEMORY, and what a rank met. */

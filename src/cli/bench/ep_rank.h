@@ -13,7 +13,7 @@ typedef struct cmi_bench_ep_place {
     cmi_region_id region; /* of cmi_bench_ep_region_bytes */
     const cmi_ep_peer *peers;
     /* [n_ranks], filled in by each rank before it runs: where plain copies to the others go. NULL:
-     * they are in other processes. */
+     * they are in other processes, and this one's copies go to its own region. */
     uint8_t **memory;
 } cmi_bench_ep_place;
 
@@ -21,8 +21,9 @@ typedef struct cmi_bench_ep_place {
 CMI_NODISCARD cmi_status cmi_bench_ep_region_bytes(size_t *n_bytes_out, uint32_t n_ranks,
                                                    const cmi_bench_ep_options *opt, cmi_error *err);
 
-/* All rounds. Rank 0 sets *result_out; to the others it is scratch. On an error the rank has closed
- * its endpoints, so that the others end, too. */
+/* All rounds, behind one that is not timed, in which each rank sees that its rows were at their
+ * experts (CMI_ERR_BAD_DATA: they were not). Rank 0 sets *result_out; to the others it is scratch.
+ * On an error the rank has closed its endpoints, so that the others end, too. */
 CMI_NODISCARD cmi_status cmi_bench_ep_rank_run(const cmi_bench_ep_place *place,
                                                const cmi_bench_ep_options *opt,
                                                cmi_bench_ep_result *result_out, cmi_error *err);
