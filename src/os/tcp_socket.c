@@ -151,6 +151,27 @@ cmi_status cmi_tcp_receive(int fd, void *bytes, size_t n, size_t *n_out)
     return got < 0 && is_for_later(errno) ? CMI_IN_PROGRESS : CMI_ERR_PEER;
 }
 
+cmi_status cmi_tcp_own_address(char own_out[CMI_TCP_MAX_HOST + 1], const char *host, uint16_t port)
+{
+    struct sockaddr_storage own;
+    socklen_t n = sizeof own;
+    struct addrinfo *at = look_up(host, port, 0);
+    if (at == NULL) {
+        return CMI_ERR_NOT_FOUND;
+    }
+    /* UDP: to connect asks the routes and nobody else */
+    int fd = socket(at->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool is_found = fd >= 0 && connect(fd, at->ai_addr, at->ai_addrlen) == 0 &&
+                    getsockname(fd, (struct sockaddr *)&own, &n) == 0 &&
+                    getnameinfo((struct sockaddr *)&own, n, own_out, CMI_TCP_MAX_HOST + 1, NULL, 0,
+                                NI_NUMERICHOST) == 0;
+    freeaddrinfo(at);
+    if (fd >= 0) {
+        close(fd);
+    }
+    return is_found ? CMI_OK : CMI_ERR_NOT_FOUND;
+}
+
 void cmi_tcp_end_sending(int fd)
 {
     shutdown(fd, SHUT_WR);

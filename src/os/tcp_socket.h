@@ -35,6 +35,11 @@ CMI_NODISCARD cmi_status cmi_tcp_send(int fd, const void *bytes, size_t n, size_
  * has closed or is gone. */
 CMI_NODISCARD cmi_status cmi_tcp_receive(int fd, void *bytes, size_t n, size_t *n_out);
 
+/* This host's address, in figures, on the way to another one; sends nothing.
+ * CMI_ERR_NOT_FOUND: no such host, or no way there. */
+CMI_NODISCARD cmi_status cmi_tcp_own_address(char own_out[CMI_TCP_MAX_HOST + 1], const char *host,
+                                             uint16_t port);
+
 /* Nothing more will be sent; the other side can read what was. */
 void cmi_tcp_end_sending(int fd);
 

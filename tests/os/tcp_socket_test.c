@@ -60,6 +60,15 @@ static void bytes_arrive_and_ends_are_told(void **state)
     assert_int_equal(n, 5);
 }
 
+static void the_own_address_is_that_of_the_way(void **state)
+{
+    (void)state;
+    char own[CMI_TCP_MAX_HOST + 1];
+    assert_int_equal(cmi_tcp_own_address(own, "127.0.0.1", 7000), CMI_OK);
+    assert_string_equal(own, "127.0.0.1");
+    assert_int_equal(cmi_tcp_own_address(own, "no such host", 7000), CMI_ERR_NOT_FOUND);
+}
+
 static void a_full_connection_takes_what_fits(void **state)
 {
     (void)state;
@@ -99,6 +108,7 @@ static void nobody_is_found_at_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_own_address_is_that_of_the_way),
         cmocka_unit_test_setup_teardown(bytes_arrive_and_ends_are_told, make, end),
         cmocka_unit_test_setup_teardown(a_full_connection_takes_what_fits, make, end),
         cmocka_unit_test_setup_teardown(nobody_is_found_at_once, make, end),

@@ -98,9 +98,12 @@ static cmi_status run_threads(bench_run *run, cmi_error *err)
     return st;
 }
 
-static cmi_status wrap(void *arg, uint32_t rank, cmi_fabric **fabric_inout, cmi_error *err)
+cmi_status cmi_bench_ep_wrap(const cmi_bench_ep_options *opt, uint32_t rank,
+                             cmi_fabric **fabric_inout, cmi_error *err)
 {
-    const cmi_bench_ep_options *opt = arg;
+    if (!opt->by_put && opt->delay_us == 0) {
+        return CMI_OK;
+    }
     const uint64_t delay_ns = opt->delay_us * UINT64_C(1000);
     const cmi_fault_options faults = {
         .seed = rank, .n_ops = 1u << 14, .min_delay_ns = delay_ns, .max_delay_ns = delay_ns};
@@ -108,16 +111,19 @@ static cmi_status wrap(void *arg, uint32_t rank, cmi_fabric **fabric_inout, cmi_
     return cmi_fabric_wrap_faults(fabric_inout, inner, &faults, err);
 }
 
+static cmi_status wrap(void *arg, uint32_t rank, cmi_fabric **fabric_inout, cmi_error *err)
+{
+    return cmi_bench_ep_wrap(arg, rank, fabric_inout, err);
+}
+
 cmi_status cmi_bench_ep_run(cmi_bench_ep_result *result_out, uint32_t n_ranks,
                             const cmi_bench_ep_options *opt, cmi_error *err)
 {
     bench_run run = {.opt = opt, .n_ranks = n_ranks};
     cmi_bench_ep_options wrapped = *opt;
-    const bool has_faults = opt->by_put || opt->delay_us > 0;
     cmi_status st = cmi_bench_ep_region_bytes(&run.region_bytes, n_ranks, opt, err);
     if (st == CMI_OK) {
-        st = cmi_ep_group_create(&run.group, opt->fabric, n_ranks, has_faults ? wrap : NULL,
-                                 &wrapped, err);
+        st = cmi_ep_group_create(&run.group, opt->fabric, n_ranks, wrap, &wrapped, err);
     }
     if (st == CMI_OK) {
         st = run_threads(&run, err);

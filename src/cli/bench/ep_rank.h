@@ -21,6 +21,11 @@ typedef struct cmi_bench_ep_place {
 CMI_NODISCARD cmi_status cmi_bench_ep_region_bytes(size_t *n_bytes_out, uint32_t n_ranks,
                                                    const cmi_bench_ep_options *opt, cmi_error *err);
 
+/* Puts the delay, or what hides peers' memory, between a rank and its fabric, which *fabric_inout
+ * becomes; nothing where the options ask for neither. CMI_ERR_NO_MEMORY. */
+CMI_NODISCARD cmi_status cmi_bench_ep_wrap(const cmi_bench_ep_options *opt, uint32_t rank,
+                                           cmi_fabric **fabric_inout, cmi_error *err);
+
 /* All rounds, behind one that is not timed, in which each rank sees that its rows were at their
  * experts (CMI_ERR_BAD_DATA: they were not). Rank 0 sets *result_out; to the others it is scratch.
  * On an error the rank has closed its endpoints, so that the others end, too. */
