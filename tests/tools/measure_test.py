@@ -4,6 +4,7 @@ to anything but being one.
 
   measure_test.py CMINFER MODEL
 """
+import json
 import os
 import re
 import subprocess
@@ -72,6 +73,21 @@ class Measure(unittest.TestCase):
             worst = [float(cell.split("(")[1].strip(")")) for cell in row[2:]]
             self.assertEqual(worst, sorted(worst, reverse=True), row)  # replicas help
 
+    def test_ep_network(self):
+        done = run("ep_network.py", "--cminfer", CMINFER, "--ranks", "2", "--rounds", "1",
+                   "--bench-rounds", "1", "--rows", "5", "--hidden", "128", "--json")
+        if "ep_network.py: ip " in done.stderr or "need root" in done.stderr or \
+                "no ip command" in done.stderr:
+            self.skipTest(done.stderr)  # namespaces cannot be made here
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        rows = json.loads(done.stdout)
+        self.assertEqual([(row["ranks"], row["by"]) for row in rows["bench"]],
+                         [(2, "ucx, TCP"), (2, "ucx, shared memory"), (2, "local")])
+        for row in rows["bench"]:
+            self.assertGreater(row["dispatch_share_of_put"], 0)
+        for row in rows["ucx_perftest"]:
+            self.assertGreater(row["bytes_per_s"], 0)
+
     def test_soak(self):
         rows = {row[0]: row[1:] for row in self.smoke("soak.py", 6)}
         sent, ended, not_once = rows["requests: sent, ended, not once"]
@@ -92,7 +108,8 @@ class Measure(unittest.TestCase):
 
 class Numbers(unittest.TestCase):
     def test_they_are_short_and_not_rounded_away(self):
-        for value, text in ((0, "0"), (1234.4, "1234"), (12.34, "12.3"), (0.01234, "0.0123"),
+        for value, text in ((0, "0"), (1234.4, "1234"), (999.7, "1000"), (12.34, "12.3"),
+                            (0.01234, "0.0123"),
                             (float("nan"), "-"), ("a", "a"), (50, "50")):
             self.assertEqual(measuring.number(value), text)
 

@@ -179,7 +179,7 @@ def number(value, digits=3):
         return value
     if value != value:
         return "-"
-    if abs(value) >= 10 ** digits or value == int(value):
+    if abs(value) >= 10 ** digits - 0.5 or value == int(value):
         return f"{value:.0f}"
     return f"{value:.{digits}g}"
 
