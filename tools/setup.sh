@@ -6,7 +6,8 @@
 #          tests/node
 #   arm64  test, and the cross compiler for Arm, with the Arm libraries in a folder of their own
 #          (tools/arm64_sysroot.sh)
-#   dev    test, and clang, the fuzzer, the formatter, oneDNN to compare with, the cross compiler
+#   dev    test, and clang, the fuzzer, the formatter, oneDNN and ucx_perftest to compare with, the
+#          cross compiler
 #
 # Each need is probed by what is used of it (a command, a pkg-config module, a file) and not by its
 # package's name: a compiler or a Node from elsewhere will do. Nothing is asked of root, and no
@@ -90,6 +91,8 @@ need_dev_set() {
     need_command clang clang
     need_command clang-format clang-format
     need_command llvm-symbolizer llvm
+    need_command ip iproute2
+    need_command ucx_perftest ucx-utils
     if ! [ -f "$(clang --print-file-name="libclang_rt.fuzzer-$(uname -m).a" 2>/dev/null)" ]; then
         missing="$missing libclang-rt-dev"
     fi
