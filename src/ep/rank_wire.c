@@ -68,7 +68,8 @@ bool cmi_ep_read_counts(const cmi_frame *frame, cmi_ep_counts *counts_out)
     counts_out->is_busy = busy == 1;
     counts_out->counts = r.at;
     counts_out->n = (uint32_t)(n_bytes / 4);
-    return !r.is_bad && busy <= 1 && n_bytes % 4 == 0 && counts_out->n <= CMI_EP_MAX_COUNTS;
+    return !r.is_bad && busy <= 1 && n_bytes % 4 == 0 && counts_out->n >= 1 &&
+           counts_out->n <= CMI_EP_MAX_COUNTS;
 }
 
 void cmi_ep_write_round(cmi_le_writer *w, const cmi_ep_round *round)
@@ -82,5 +83,6 @@ bool cmi_ep_read_round(const cmi_frame *frame, cmi_ep_round *round_out)
     cmi_le_reader r = cmi_frame_reader(frame);
     round_out->n_loaded = cmi_le_get32(&r);
     round_out->n_switched = cmi_le_get32(&r);
-    return cmi_frame_is_read(frame, &r);
+    return cmi_frame_is_read(frame, &r) && round_out->n_switched <= round_out->n_loaded &&
+           round_out->n_loaded - round_out->n_switched <= 1;
 }

@@ -31,12 +31,13 @@ typedef struct cmi_ep_call {
 
 /* Rows that a rank has sent to experts first .. first + n - 1 of a layer, in a window of passes. */
 typedef struct cmi_ep_counts {
-    uint32_t layer, first, n;
-    bool is_busy;          /* it was moving experts when the window ended */
-    const uint8_t *counts; /* in the frame; see cmi_ep_count_at */
+    uint32_t layer, first, n; /* n: 1 .. CMI_EP_MAX_COUNTS */
+    bool is_busy;             /* it was moving experts when the window ended */
+    const uint8_t *counts;    /* in the frame; see cmi_ep_count_at */
 } cmi_ep_counts;
 
-/* How far a rank is with moving experts: rounds of the view. */
+/* How far a rank is with moving experts: rounds of the view. It switches once for each that it has
+ * loaded, and before it loads the next. */
 typedef struct cmi_ep_round {
     uint32_t n_loaded, n_switched;
 } cmi_ep_round;
