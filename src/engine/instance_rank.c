@@ -85,7 +85,8 @@ cmi_status cmi_instance_rank_plan(const cmi_instance *in, const cmi_instance_opt
         uint32_t first;
         const uint32_t self = cmi_membership_self(opt->rank->membership);
         const uint64_t n_slabs =
-            (uint64_t)cmi_expert_rank_slots(&layout, self, &first) * count_layers(in, weights);
+            (uint64_t)cmi_expert_rank_slots(&layout, self, &first) * count_layers(in, weights) +
+            (opt->rank->balance_window > 0 ? 1 : 0);
         *sizes_out = (cmi_exchange){NULL, shape.max_rows, shape.n_ranks * windows.max_pairs};
         *n_bytes_out = n_slabs * cmi_expert_slab_bytes(&in->config, weights) +
                        stream_count(opt) * windows.region_bytes;
@@ -133,7 +134,8 @@ static cmi_status open_experts(cmi_instance *in, const cmi_instance_options *opt
                                         .n_layers = in->config.num_hidden_layers + 1,
                                         .place = in->rank->place,
                                         .layout = &layout,
-                                        .reading = weights};
+                                        .reading = weights,
+                                        .moves = opt->rank->balance_window > 0};
     cmi_status st = open_source(&experts.source, in, opt, weights, err);
     st = st == CMI_OK ? cmi_rank_experts_create(&in->rank->experts, &experts, err) : st;
     return st == CMI_OK && opt->rank->balance_window > 0
@@ -194,26 +196,11 @@ cmi_status cmi_instance_rank_start(cmi_instance *in, cmi_error *err)
                                                 cmi_ep_rank_exchange(r->ep, 1), err);
 }
 
-static void say_what_moved(const cmi_instance_rank *r)
-{
-    cmi_rank_balance_stats stats;
-    cmi_rank_balance_get_stats(r->balance, &stats);
-    cmi_log(
-        CMI_LOG_INFO,
-        "rank %u: %llu experts came in %llu rounds of looking; the busiest rank had %.2f of the "
-        "mean at last, %.2f by what was planned then",
-        r->place, (unsigned long long)stats.n_moves, (unsigned long long)stats.n_plans,
-        stats.imbalance, stats.planned);
-}
-
 void cmi_instance_rank_close(cmi_instance *in)
 {
     cmi_instance_rank *r = in->rank;
     if (r == NULL) {
         return;
-    }
-    if (r->balance != NULL) {
-        say_what_moved(r);
     }
     cmi_pipeline_destroy(r->pipeline);
     cmi_ep_rank_destroy(r->ep);
@@ -353,8 +340,10 @@ static cmi_status pass_of_main(cmi_instance *in, cmi_batch *batch)
         r->n_microbatches =
             r->forced > 0 ? r->forced : cmi_microbatch_agreed(cmi_forward_heard_vote(in->forward));
     }
+    const uint64_t taken_ns = cmi_fabric_now_ns(r->fabric) - begin_ns;
+    r->stats.n_all_passes += st == CMI_OK ? 1 : 0;
+    r->stats.passes_ns += st == CMI_OK ? taken_ns : 0;
     if (st == CMI_OK && batch->n_rows > 0) {
-        const uint64_t taken_ns = cmi_fabric_now_ns(r->fabric) - begin_ns;
         cmi_microbatch_note(&r->microbatches, kind_of(batch), n, work_of(batch), (double)taken_ns);
         r->stats.n_passes++;
         r->stats.n_split_passes += n == 2 ? 1 : 0;
@@ -432,5 +421,10 @@ cmi_status cmi_instance_serve_first(cmi_instance *in, uint64_t patience_ns, cmi_
 
 void cmi_instance_rank_get_stats(const cmi_instance *in, cmi_instance_rank_stats *stats_out)
 {
-    *stats_out = in->rank->stats;
+    const cmi_instance_rank *r = in->rank;
+    *stats_out = r->stats;
+    cmi_ep_rank_get_work(r->ep, &stats_out->work);
+    if (r->balance != NULL) {
+        cmi_rank_balance_get_stats(r->balance, &stats_out->balance);
+    }
 }

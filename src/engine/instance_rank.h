@@ -15,6 +15,7 @@
 #define CMI_ENGINE_INSTANCE_RANK_H
 
 #include "engine/instance.h"
+#include "engine/rank_balance.h"
 #include "ep/rank.h"
 
 /* Which pass of the model all ranks are called to. */
@@ -80,6 +81,9 @@ typedef struct cmi_instance_rank_stats {
     uint64_t n_read;                   /* experts read since the start */
     uint64_t last_rejoin_ns;           /* from a pass that failed to the next that could begin */
     uint64_t n_passes, n_split_passes; /* of the main model with rows; as two microbatches */
+    uint64_t n_all_passes, passes_ns;  /* of the main model, also without rows */
+    cmi_ep_counters work;              /* of all passes */
+    cmi_rank_balance_stats balance;    /* zeroed: experts stay */
 } cmi_instance_rank_stats;
 
 void cmi_instance_rank_get_stats(const cmi_instance *in, cmi_instance_rank_stats *stats_out);

@@ -1,16 +1,23 @@
 #include "engine/rank_balance.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/log.h"
 #include "engine/rank_experts_internal.h"
+#include "os/clock.h"
+#include "os/priority.h"
 #include "policy/expert_load.h"
 #include "policy/expert_moves.h"
 
 enum { AGE_SHIFT = 1 };
+
+static const uint64_t COUNTS_NS = 60000000000u; /* for which a rank's counts are waited */
 
 /* Where a rank is with windows and moves. */
 typedef enum balance_state {
@@ -20,7 +27,7 @@ typedef enum balance_state {
     BALANCE_LOADING,  /* likewise: what comes to this rank in the round */
     BALANCE_LOADED,   /* until all ranks have loaded */
     BALANCE_SWITCHED, /* until all ranks have switched */
-    BALANCE_BROKEN,   /* an expert could not be read: nothing moves in this view any more */
+    BALANCE_BROKEN,   /* an expert or counts did not come: nothing moves in this view any more */
 } balance_state;
 
 typedef struct peer_progress {
@@ -51,14 +58,15 @@ struct cmi_rank_balance {
     const cmi_expert_move *round_moves;
     uint32_t n_round_moves;
     cmi_rank_balance_stats stats;
-    /* the other thread */
+    /* the other thread: while it works, incoming, work_status and what a plan needs are its */
     pthread_t thread;
     bool has_thread;
-    pthread_mutex_t lock; /* guards what is below */
-    pthread_cond_t changed;
-    bool is_working, is_ending;
-    cmi_expert_target incoming; /* slab NULL: nothing comes */
+    sem_t work, done; /* no lock: the other thread could be held up with it, behind this one */
+    _Atomic bool is_working;
+    bool is_planning, is_ending; /* what the work is */
+    cmi_expert_target incoming;  /* slab NULL: nothing comes */
     cmi_status work_status;
+    double imbalance, planned; /* of the plan */
 };
 
 /* ---- the other thread ---- */
@@ -92,54 +100,58 @@ static void plan(cmi_rank_balance *b)
             }
         }
     }
-    b->stats.imbalance = n > 0 ? before / n : 1;
-    b->stats.planned = n > 0 ? after / n : 1;
+    b->imbalance = n > 0 ? before / n : 1;
+    b->planned = n > 0 ? after / n : 1;
 }
 
+static void do_work(cmi_rank_balance *b)
+{
+    cmi_error err = {0};
+    b->work_status = CMI_OK;
+    if (b->is_planning) {
+        plan(b);
+    } else {
+        b->work_status = cmi_expert_read(cmi_rank_experts_source(b->x), &b->incoming, &err);
+        if (b->work_status != CMI_OK) {
+            cmi_log(CMI_LOG_ERROR, "an expert does not come: %s", err.text);
+        }
+    }
+}
+
+/* Passes go on meanwhile, and need the processors more. */
 static void *work_main(void *arg)
 {
     cmi_rank_balance *b = arg;
-    pthread_mutex_lock(&b->lock);
-    while (!b->is_ending) {
-        if (!b->is_working) {
-            pthread_cond_wait(&b->changed, &b->lock);
-            continue;
+    cmi_priority_lower();
+    for (;;) {
+        while (sem_wait(&b->work) != 0 && errno == EINTR) {
         }
-        const cmi_expert_target incoming = b->incoming;
-        pthread_mutex_unlock(&b->lock);
-        cmi_error err = {0};
-        cmi_status st = CMI_OK;
-        if (b->state == BALANCE_PLANNING) {
-            plan(b);
-        } else {
-            st = cmi_expert_read(cmi_rank_experts_source(b->x), &incoming, &err);
-            if (st != CMI_OK) {
-                cmi_log(CMI_LOG_ERROR, "an expert does not come: %s", err.text);
-            }
+        if (b->is_ending) {
+            return NULL;
         }
-        pthread_mutex_lock(&b->lock);
-        b->work_status = st;
-        b->is_working = false;
-        pthread_cond_broadcast(&b->changed);
+        do_work(b);
+        atomic_store_explicit(&b->is_working, false, memory_order_release);
+        sem_post(&b->done);
     }
-    pthread_mutex_unlock(&b->lock);
-    return NULL;
 }
 
 static void begin_work(cmi_rank_balance *b)
 {
-    pthread_mutex_lock(&b->lock);
-    b->is_working = true;
-    pthread_cond_broadcast(&b->changed);
-    pthread_mutex_unlock(&b->lock);
+    while (sem_trywait(&b->done) == 0) { /* of work that nobody waited for */
+    }
+    b->is_planning = b->state == BALANCE_PLANNING;
+    atomic_store_explicit(&b->is_working, true, memory_order_relaxed);
+    sem_post(&b->work);
 }
 
-static bool is_working(cmi_rank_balance *b)
+static bool is_working(const cmi_rank_balance *b)
 {
-    pthread_mutex_lock(&b->lock);
-    const bool yes = b->is_working;
-    pthread_mutex_unlock(&b->lock);
-    return yes;
+    return atomic_load_explicit(&b->is_working, memory_order_acquire);
+}
+
+static bool is_moving(const cmi_rank_balance *b)
+{
+    return b->state > BALANCE_COUNTING;
 }
 
 /* ---- life ---- */
@@ -167,8 +179,8 @@ cmi_status cmi_rank_balance_create(cmi_rank_balance **balance_out, cmi_rank_expe
     b->n_moves = cmi_alloc(b->n_layers, sizeof *b->n_moves);
     cmi_status st = cmi_expert_placement_init(&b->target, b->target_memory, layout);
     assert(st == CMI_OK);
-    pthread_mutex_init(&b->lock, NULL);
-    pthread_cond_init(&b->changed, NULL);
+    sem_init(&b->work, 0, 0);
+    sem_init(&b->done, 0, 0);
     int rc = pthread_create(&b->thread, NULL, work_main, b);
     b->has_thread = rc == 0;
     if (rc != 0) {
@@ -185,15 +197,13 @@ void cmi_rank_balance_destroy(cmi_rank_balance *b)
         return;
     }
     cmi_rank_balance_stop(b);
-    pthread_mutex_lock(&b->lock);
     b->is_ending = true;
-    pthread_cond_broadcast(&b->changed);
-    pthread_mutex_unlock(&b->lock);
+    sem_post(&b->work);
     if (b->has_thread) {
         pthread_join(b->thread, NULL);
     }
-    pthread_cond_destroy(&b->changed);
-    pthread_mutex_destroy(&b->lock);
+    sem_destroy(&b->done);
+    sem_destroy(&b->work);
     cmi_free(b->n_moves);
     cmi_free(b->moves);
     cmi_free(b->loads);
@@ -215,15 +225,14 @@ uint32_t *cmi_rank_balance_counts(cmi_rank_balance *b)
 void cmi_rank_balance_get_stats(const cmi_rank_balance *b, cmi_rank_balance_stats *stats_out)
 {
     *stats_out = b->stats;
+    stats_out->is_moving = is_moving(b) && b->state != BALANCE_BROKEN;
 }
 
 void cmi_rank_balance_stop(cmi_rank_balance *b)
 {
-    pthread_mutex_lock(&b->lock);
-    while (b->is_working && b->has_thread) {
-        pthread_cond_wait(&b->changed, &b->lock);
+    while (is_working(b)) { /* one expert at most, with this thread's time */
+        (void)sem_wait(&b->done);
     }
-    pthread_mutex_unlock(&b->lock);
     if (b->incoming.slab != NULL) {
         cmi_rank_experts_give_slab(b->x, b->incoming.slab);
         b->incoming.slab = NULL;
@@ -247,11 +256,6 @@ void cmi_rank_balance_start(cmi_rank_balance *b, cmi_ep_rank *rank)
 }
 
 /* ---- windows ---- */
-
-static bool is_moving(const cmi_rank_balance *b)
-{
-    return b->state > BALANCE_COUNTING;
-}
 
 void cmi_rank_balance_hear(cmi_rank_balance *b, uint32_t place, const cmi_frame *frame)
 {
@@ -313,13 +317,33 @@ static void add_window(cmi_rank_balance *b)
 }
 
 /* All ranks end it behind the same pass, so everybody's counts are on their way or here. */
+static cmi_status await_counts(cmi_rank_balance *b)
+{
+    const uint64_t until_ns = cmi_clock_monotonic_ns() + COUNTS_NS;
+    cmi_status st = CMI_OK;
+    while (st == CMI_OK && b->state != BALANCE_BROKEN && !has_everybodys_counts(b)) {
+        st = cmi_ep_rank_await_frames(b->rank);
+        if (cmi_clock_monotonic_ns() >= until_ns) { /* it runs passes, but keeps to no rules */
+            cmi_log(CMI_LOG_ERROR, "experts do not move any more: a rank does not count");
+            b->state = BALANCE_BROKEN;
+        }
+    }
+    return st;
+}
+
+static void close_window(cmi_rank_balance *b)
+{
+    const size_t n = (size_t)b->n_layers * b->n_experts;
+    memset(b->sums, 0, n * sizeof *b->sums);
+    memset(b->counts, 0, n * sizeof *b->counts);
+    b->stats.n_windows++;
+}
+
 static cmi_status end_window(cmi_rank_balance *b)
 {
     cmi_status st = tell_counts(b);
-    while (st == CMI_OK && !has_everybodys_counts(b)) {
-        st = cmi_ep_rank_await_frames(b->rank);
-    }
-    if (st != CMI_OK) {
+    st = st == CMI_OK ? await_counts(b) : st;
+    if (st != CMI_OK || b->state == BALANCE_BROKEN) {
         return st;
     }
     bool is_anybody_busy = is_moving(b);
@@ -327,16 +351,13 @@ static cmi_status end_window(cmi_rank_balance *b)
         is_anybody_busy |= b->peers[i].is_busy;
         b->peers[i].n_counts -= i != cmi_rank_experts_place(b->x) ? frames_of_a_window(b) : 0;
     }
-    b->stats.n_windows++;
     if (!is_anybody_busy) { /* so it is on all ranks */
         add_window(b);
         b->stats.n_plans++;
         b->state = BALANCE_PLANNING;
         begin_work(b);
     }
-    const size_t n = (size_t)b->n_layers * b->n_experts;
-    memset(b->sums, 0, n * sizeof *b->sums);
-    memset(b->counts, 0, n * sizeof *b->counts);
+    close_window(b);
     return CMI_OK;
 }
 
@@ -440,6 +461,8 @@ static cmi_status end_round(cmi_rank_balance *b)
 static cmi_status begin_moves(cmi_rank_balance *b)
 {
     b->layer = 0;
+    b->stats.imbalance = b->imbalance;
+    b->stats.planned = b->planned;
     cmi_expert_moving_init(&b->moving, b->moves, b->n_moves[0]);
     return begin_round(b);
 }

@@ -13,7 +13,9 @@
  * At no time is an expert without a rank. A view that ends leaves everything as it was at first.
  * While a rank is dead nothing moves.
  *
- * Thread: the forward pass's owner; it has one thread more, which reads and plans. */
+ * Thread: the forward pass's owner; it has one thread more, which plans and reads, and gives way to
+ * all others (os/priority.h). In a pass, and between two of them, nothing is allocated or mapped.
+ */
 #ifndef CMI_ENGINE_RANK_BALANCE_H
 #define CMI_ENGINE_RANK_BALANCE_H
 
@@ -22,7 +24,7 @@
 
 typedef struct cmi_rank_balance cmi_rank_balance;
 
-/* window: passes of the main model, 1 or more. CMI_ERR_IO: no thread. */
+/* window: passes of the main model, 1 or more. experts were made to move. CMI_ERR_IO: no thread. */
 CMI_NODISCARD cmi_status cmi_rank_balance_create(cmi_rank_balance **balance_out,
                                                  cmi_rank_experts *experts, uint32_t window,
                                                  cmi_error *err);
@@ -31,7 +33,8 @@ void cmi_rank_balance_destroy(cmi_rank_balance *balance); /* NULL is fine; befor
 /* [n_layers][n_experts] where the exchanges count the rows that they send. */
 uint32_t *cmi_rank_balance_counts(cmi_rank_balance *balance);
 
-/* Before experts are arranged for a view: ends what moves. */
+/* Before experts are arranged for a view: ends what moves, once an expert that is being read is
+ * there. */
 void cmi_rank_balance_stop(cmi_rank_balance *balance);
 
 /* In a new view, once it is entered. */
@@ -48,6 +51,7 @@ typedef struct cmi_rank_balance_stats {
     uint64_t n_windows, n_plans, n_moves; /* experts that came to this rank */
     double imbalance; /* the busiest rank's load by the mean, over layers, as it was counted last */
     double planned;   /* the same of the places that were planned then */
+    bool is_moving;   /* or planning */
 } cmi_rank_balance_stats;
 
 void cmi_rank_balance_get_stats(const cmi_rank_balance *balance, cmi_rank_balance_stats *stats_out);

@@ -17,8 +17,10 @@ struct cmi_rank_experts {
     uint16_t *rank_of;  /* [n_layers][n_experts] */
     uint32_t *work;     /* [ranks] */
     void **slabs;       /* [n_layers][n_experts]; NULL: not here */
-    void *spare;        /* a slab that is free; NULL: none */
-    uint8_t *block;     /* of the slabs that were read first */
+    void **spares;      /* [max_spares] slabs that are free */
+    uint32_t n_spares, max_spares;
+    uint64_t n_slabs, n_kept; /* that there are; of them what is not given back */
+    uint8_t *block;           /* of the slabs that were read first */
     uint64_t block_bytes;
     uint64_t n_read;
 };
@@ -39,18 +41,26 @@ static bool is_in_block(const cmi_rank_experts *x, const void *slab)
 /* Memory of the block is never given back. */
 void cmi_rank_experts_give_slab(cmi_rank_experts *x, void *slab)
 {
-    if (x->spare == NULL) {
-        x->spare = slab;
-    } else if (!is_in_block(x, slab)) {
+    if (x->n_slabs > x->n_kept && !is_in_block(x, slab)) {
         cmi_host_memory_unmap(slab, x->slab_bytes);
+        x->n_slabs--;
+    } else {
+        assert(x->n_spares < x->max_spares); /* those of the block, and as many as are kept */
+        x->spares[x->n_spares++] = slab;
     }
+}
+
+static cmi_status make_slab(cmi_rank_experts *x, void **slab_out, cmi_error *err)
+{
+    cmi_status st = cmi_host_memory_map(slab_out, x->slab_bytes, "an expert", err);
+    x->n_slabs += st == CMI_OK ? 1 : 0;
+    return st;
 }
 
 cmi_status cmi_rank_experts_take_slab(cmi_rank_experts *x, void **slab_out, cmi_error *err)
 {
-    if (x->spare != NULL) {
-        *slab_out = x->spare;
-        x->spare = NULL;
+    if (x->n_spares > 0) {
+        *slab_out = x->spares[--x->n_spares];
         return CMI_OK;
     }
     if (cmi_host_memory_available() / 2 < x->slab_bytes) {
@@ -58,7 +68,7 @@ cmi_status cmi_rank_experts_take_slab(cmi_rank_experts *x, void **slab_out, cmi_
                              "rank %u has no memory for the experts of ranks that are gone",
                              x->place);
     }
-    return cmi_host_memory_map(slab_out, x->slab_bytes, "an expert", err);
+    return make_slab(x, slab_out, err);
 }
 
 void cmi_rank_experts_hold(cmi_rank_experts *x, uint32_t layer, uint32_t expert, void *slab)
@@ -126,7 +136,28 @@ static cmi_status read_own(cmi_rank_experts *x, const cmi_weights_options *readi
         cmi_rank_experts_hold(x, targets[i].id.layer_idx, targets[i].id.expert, targets[i].slab);
     }
     x->n_read = n;
+    x->n_slabs = n;
+    x->n_kept = n + 1;
     cmi_free(targets);
+    return st;
+}
+
+/* A rank has as many slabs as slots, and one more for what is on its way: whatever moves, there is
+ * memory for it, and none to be given back. Slots with the same expert share a slab now. */
+static cmi_status make_spares(cmi_rank_experts *x, cmi_error *err)
+{
+    cmi_status st = CMI_OK;
+    x->n_kept = 1;
+    for (uint32_t layer = 0; layer < x->n_layers; layer++) {
+        uint32_t first;
+        x->n_kept += cmi_expert_source_has_layer(x->source, layer)
+                         ? cmi_expert_rank_slots(&x->placements[layer].layout, x->place, &first)
+                         : 0;
+    }
+    while (st == CMI_OK && x->n_slabs < x->n_kept) {
+        st = make_slab(x, &x->spares[x->n_spares], err);
+        x->n_spares += st == CMI_OK ? 1 : 0;
+    }
     return st;
 }
 
@@ -146,6 +177,8 @@ static void make_tables(cmi_rank_experts *x, const cmi_expert_layout *layout)
     x->rank_of = cmi_alloc(n, sizeof *x->rank_of);
     x->work = cmi_alloc(layout->n_ranks, sizeof *x->work);
     x->slabs = cmi_alloc(n, sizeof *x->slabs);
+    x->max_spares = 2 * (x->n_layers * layout->n_replicas + 1);
+    x->spares = cmi_alloc(x->max_spares, sizeof *x->spares);
 }
 
 cmi_status cmi_rank_experts_create(cmi_rank_experts **experts_out,
@@ -160,6 +193,7 @@ cmi_status cmi_rank_experts_create(cmi_rank_experts **experts_out,
     x->place = opt->place;
     make_tables(x, opt->layout);
     cmi_status st = read_own(x, opt->reading, err);
+    st = st == CMI_OK && opt->moves ? make_spares(x, err) : st;
     if (st != CMI_OK) {
         cmi_rank_experts_destroy(x);
         return st;
@@ -178,11 +212,14 @@ void cmi_rank_experts_destroy(cmi_rank_experts *x)
             cmi_host_memory_unmap(x->slabs[i], x->slab_bytes);
         }
     }
-    if (x->spare != NULL && !is_in_block(x, x->spare)) {
-        cmi_host_memory_unmap(x->spare, x->slab_bytes);
+    for (uint32_t i = 0; i < x->n_spares; i++) {
+        if (!is_in_block(x, x->spares[i])) {
+            cmi_host_memory_unmap(x->spares[i], x->slab_bytes);
+        }
     }
     cmi_host_memory_unmap(x->block, x->block_bytes);
     cmi_expert_source_close(x->source);
+    cmi_free(x->spares);
     cmi_free(x->slabs);
     cmi_free(x->work);
     cmi_free(x->rank_of);

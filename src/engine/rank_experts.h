@@ -3,8 +3,8 @@
  *
  * Each layer has a placement (policy/expert_placement.h), the same on all ranks, at first every
  * expert once and in order. An expert whose ranks are all dead is adopted (policy/expert_homes.h).
- * Weights of an expert are read from the model's files into a slab when it comes here; slabs that
- * are free again are kept for the next one.
+ * Weights of an expert are read from the model's files into a slab when it comes here; of the slabs
+ * that are free again as many are kept as may be wanted while all ranks live.
  *
  * Thread: the forward pass's owner, between passes. */
 #ifndef CMI_ENGINE_RANK_EXPERTS_H
@@ -23,6 +23,9 @@ typedef struct cmi_rank_experts_options {
     uint32_t place;                     /* of this rank in the layout */
     const cmi_expert_layout *layout;    /* has no fault */
     const cmi_weights_options *reading; /* team and progress of the first reading */
+    /* Experts will move between ranks (engine/rank_balance.h): memory for that is kept, so that
+     * none is asked for or given back in a step. */
+    bool moves;
 } cmi_rank_experts_options;
 
 /* Reads the experts of this place. CMI_ERR_NO_MEMORY, and as cmi_expert_read_many. */

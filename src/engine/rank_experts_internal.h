@@ -17,7 +17,8 @@ cmi_expert_placement *cmi_rank_experts_placement(cmi_rank_experts *experts, uint
 
 bool cmi_rank_experts_has(const cmi_rank_experts *experts, uint32_t layer, uint32_t expert);
 
-/* Memory for one more expert, and what is done with it. CMI_ERR_NO_MEMORY. */
+/* Memory for one more expert, and what is done with it. Where experts move, and nobody is dead,
+ * there is some for one beyond what is placed here. CMI_ERR_NO_MEMORY. */
 CMI_NODISCARD cmi_status cmi_rank_experts_take_slab(cmi_rank_experts *experts, void **slab_out,
                                                     cmi_error *err);
 void cmi_rank_experts_give_slab(cmi_rank_experts *experts, void *slab);

@@ -298,6 +298,7 @@ cmi_status cmi_ep_receive(cmi_exchange *exchange, const cmi_exchange_arrivals *a
         *arrivals->heard_vote = vote;
     }
     sort_pairs(ep, arrivals->expert_begin);
+    ep->counters.n_pairs += ep->n_arrivals;
     ep->into = arrivals;
     cmi_team_run(ep->opt.team, take_row, ep, ep->n_arrivals);
     ep->into = NULL;

@@ -132,6 +132,11 @@ uint64_t cmi_ep_arrived_ns(const cmi_exchange *exchange)
     return ((const cmi_ep *)exchange)->arrived_ns;
 }
 
+void cmi_ep_get_counters(const cmi_exchange *exchange, cmi_ep_counters *counters_out)
+{
+    *counters_out = ((const cmi_ep *)exchange)->counters;
+}
+
 uint32_t cmi_ep_culprit(const cmi_exchange *exchange)
 {
     return ((const cmi_ep *)exchange)->culprit;
@@ -222,7 +227,11 @@ cmi_status cmi_ep_await(cmi_ep *ep, uint32_t source, size_t offset)
     cmi_wait wait = {.word = (const _Atomic uint64_t *)(void *)(ep->region + offset),
                      .at_least = ep->sequence,
                      .from = ep->targets[source].peer.endpoint};
-    cmi_status st = cmi_word_load(wait.word) >= wait.at_least ? CMI_OK : CMI_ERR_TIMEOUT;
+    if (cmi_word_load(wait.word) >= wait.at_least) {
+        return CMI_OK;
+    }
+    const uint64_t begin_ns = cmi_fabric_now_ns(ep->opt.fabric);
+    cmi_status st = CMI_ERR_TIMEOUT;
     for (bool is_last = false; st == CMI_ERR_TIMEOUT && !is_last;) {
         wait.deadline_ns = cmi_fabric_after_ns(ep->opt.fabric, LOOK_AROUND_NS);
         is_last = wait.deadline_ns >= ep->deadline_ns;
@@ -235,5 +244,6 @@ cmi_status cmi_ep_await(cmi_ep *ep, uint32_t source, size_t offset)
             }
         }
     }
+    ep->counters.waited_ns += cmi_fabric_now_ns(ep->opt.fabric) - begin_ns;
     return cmi_ep_blame(ep, source, st);
 }

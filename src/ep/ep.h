@@ -72,6 +72,14 @@ CMI_NODISCARD cmi_status cmi_ep_drain(cmi_exchange *exchange);
  * then it has sorted. */
 uint64_t cmi_ep_arrived_ns(const cmi_exchange *exchange);
 
+/* Since it was made. */
+typedef struct cmi_ep_counters {
+    uint64_t n_pairs;   /* (row, expert) that came: what the experts here have computed */
+    uint64_t waited_ns; /* for rows and results of other ranks */
+} cmi_ep_counters;
+
+void cmi_ep_get_counters(const cmi_exchange *exchange, cmi_ep_counters *counters_out);
+
 /* After a call returned an error: the rank whose fault it is, or n_ranks. */
 uint32_t cmi_ep_culprit(const cmi_exchange *exchange);
 

@@ -27,6 +27,7 @@ typedef struct cmi_ep {
     uint64_t sequence;
     uint64_t deadline_ns; /* of the wait at hand */
     uint64_t arrived_ns;  /* when the last receive had all */
+    cmi_ep_counters counters;
     uint32_t culprit;
     bool has_puts; /* some rank is reached by put */
     cmi_ep_target *targets;
@@ -65,7 +66,7 @@ cmi_status cmi_ep_put(cmi_ep *ep, uint32_t rank, const void *local, size_t offse
  * written there. */
 cmi_status cmi_ep_raise(cmi_ep *ep, uint32_t rank, size_t offset);
 
-/* Until the flag at offset of the own region has the sequence number. */
+/* Until the flag at offset of the own region has the sequence number; the time is counted. */
 cmi_status cmi_ep_await(cmi_ep *ep, uint32_t source, size_t offset);
 
 /* Whether puts of before have failed that are over by now. */

@@ -258,6 +258,17 @@ void cmi_ep_rank_get_counters(const cmi_ep_rank *rank, cmi_gang_counters *counte
     cmi_gang_get_counters(rank->gang, counters_out);
 }
 
+void cmi_ep_rank_get_work(const cmi_ep_rank *rank, cmi_ep_counters *counters_out)
+{
+    *counters_out = (cmi_ep_counters){0};
+    for (uint32_t i = 0; i < rank->opt.n_streams; i++) {
+        cmi_ep_counters of_stream;
+        cmi_ep_get_counters(rank->exchanges[i], &of_stream);
+        counters_out->n_pairs += of_stream.n_pairs;
+        counters_out->waited_ns += of_stream.waited_ns;
+    }
+}
+
 /* ---- a view ---- */
 
 /* A region is announced by another way than its key. */

@@ -98,6 +98,9 @@ CMI_NODISCARD cmi_status cmi_ep_rank_await_frames(cmi_ep_rank *rank);
 void cmi_ep_rank_sleep(cmi_ep_rank *rank, uint64_t deadline_ns);
 void cmi_ep_rank_wake(cmi_ep_rank *rank); /* any thread */
 
+/* Of all its exchanges together. */
+void cmi_ep_rank_get_work(const cmi_ep_rank *rank, cmi_ep_counters *counters_out);
+
 void cmi_ep_rank_get_counters(const cmi_ep_rank *rank, cmi_gang_counters *counters_out);
 
 #endif
