@@ -35,6 +35,7 @@ static void print_help(const cmi_option *own, const cmi_option *model)
         "       cminfer bench serve [OPTION]...\n"
         "       cminfer bench ep [OPTION]...\n"
         "       cminfer bench pipeline MODEL [OPTION]...\n"
+        "       cminfer bench eplb MODEL [OPTION]...\n"
         "       cminfer bench replay FILE [OPTION]...\n"
         "\n"
         "Measures prefill (pp) and decode (tg) of a model, the kernels, or the machine's limits,\n"
@@ -43,7 +44,8 @@ static void print_help(const cmi_option *own, const cmi_option *model)
         "\n"
         "bench serve puts a load on a server, this one or another; \"cminfer bench serve --help\"\n"
         "lists its options. bench ep measures how rows get to experts of other ranks and back,\n"
-        "bench pipeline what computing hides of it.\n"
+        "bench pipeline what computing hides of it, and bench eplb what moving experts between\n"
+        "ranks costs and brings.\n"
         "bench replay runs a recorded scheduler once more.\n");
     cmi_options_print("Options:", own);
     cmi_options_print("Model:", model);
@@ -290,6 +292,9 @@ int cmi_cmd_bench(int argc, char **argv)
     }
     if (argc > 0 && strcmp(argv[0], "ep") == 0) {
         return cmi_cmd_bench_ep(argc - 1, argv + 1);
+    }
+    if (argc > 0 && strcmp(argv[0], "eplb") == 0) {
+        return cmi_cmd_bench_eplb(argc - 1, argv + 1);
     }
     if (argc > 0 && strcmp(argv[0], "pipeline") == 0) {
         return cmi_cmd_bench_pipeline(argc - 1, argv + 1);

@@ -20,6 +20,7 @@ int cmi_cmd_bench(int argc, char **argv);
 int cmi_cmd_eplb(int argc, char **argv);
 int cmi_cmd_bench_serve(int argc, char **argv); /* without "bench serve" */
 int cmi_cmd_bench_ep(int argc, char **argv);    /* without "bench ep" */
+int cmi_cmd_bench_eplb(int argc, char **argv);
 int cmi_cmd_bench_pipeline(int argc, char **argv);
 int cmi_cmd_bench_replay(int argc, char **argv); /* without "bench replay" */
 

@@ -254,6 +254,35 @@ class Pipeline(unittest.TestCase):
             self.assertEqual(len(result.stderr.splitlines()), 1)
 
 
+class Eplb(unittest.TestCase):
+    def run_eplb(self, *args):
+        return subprocess.run([CMINFER, "bench", "eplb", *args], capture_output=True,
+                              text=True, timeout=300, check=False)
+
+    def test_moving_makes_loads_even(self):
+        result = self.run_eplb(TINY, "--json", "-r", "1", "--redundant", "0,16", "--batch", "4",
+                               "--window", "10", "--pause", "10")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        rows = [json.loads(line) for line in result.stdout.splitlines()]
+        self.assertEqual([row["redundant"] for row in rows], [0, 16])
+        self.assertGreater(rows[0]["moves"], 0)
+        self.assertLess(rows[0]["imbalance_after"], rows[0]["imbalance_before"])
+        self.assertEqual(rows[1]["imbalance_after"], 1)  # all experts are on both ranks
+        for row in rows:
+            self.assertEqual(row["ranks"], 2)
+            self.assertGreaterEqual(row["imbalance_planned"], 1)
+            self.assertAlmostEqual(row["after_tokens_per_s"] * row["after_seconds"], 8, 6)
+            self.assertGreaterEqual(row["moving_longest"], 1)
+
+    def test_wrong_usage(self):
+        for args in ((), (TINY, "--config", "x"), (TINY, "--ep", "1"), (TINY, "--redundant", "-1"),
+                     (TINY, "--routing", "gate"), (TINY, "--random-weights"),
+                     (TINY, "--override", "a=1")):
+            result = self.run_eplb(*args)
+            self.assertEqual(result.returncode, 2, args)
+            self.assertEqual(len(result.stderr.splitlines()), 1)
+
+
 class Formats(Bench):
     def test_md_and_csv(self):
         args = ("--machine", "--threads", "1", "--isa", "ref")
