@@ -12,9 +12,12 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static cmi_share *shares; /* of this process, under the lock */
 
+/* That a peer comes or goes is not part of the step in which its owner hears of it. */
 static cmi_share *new_share(size_t n_bytes)
 {
+    const bool was_forbidden = cmi_alloc_forbid(false);
     cmi_share *share = cmi_alloc(1, sizeof *share);
+    (void)cmi_alloc_forbid(was_forbidden);
     share->n_bytes = n_bytes;
     share->fd = -1;
     share->process = getpid();
@@ -148,7 +151,9 @@ void cmi_share_release(cmi_share *share)
     if (share->fd >= 0) {
         close(share->fd);
     }
+    const bool was_forbidden = cmi_alloc_forbid(false);
     cmi_free(share);
+    (void)cmi_alloc_forbid(was_forbidden);
 }
 
 void cmi_share_revoke(cmi_share *share)
