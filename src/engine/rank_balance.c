@@ -257,24 +257,36 @@ void cmi_rank_balance_start(cmi_rank_balance *b, cmi_ep_rank *rank)
 
 /* ---- windows ---- */
 
-void cmi_rank_balance_hear(cmi_rank_balance *b, uint32_t place, const cmi_frame *frame)
+static bool hear_counts(cmi_rank_balance *b, peer_progress *peer, const cmi_frame *frame)
+{
+    cmi_ep_counts counts;
+    if (!cmi_ep_read_counts(frame, &counts) || counts.layer >= b->n_layers ||
+        counts.first > b->n_experts || counts.n > b->n_experts - counts.first) {
+        return false;
+    }
+    uint32_t *sums = b->sums + placed_at(b, counts.layer) + counts.first;
+    for (uint32_t i = 0; i < counts.n; i++) {
+        sums[i] += cmi_ep_count_at(&counts, i);
+    }
+    peer->is_busy = counts.is_busy;
+    peer->n_counts++;
+    return true;
+}
+
+bool cmi_rank_balance_hear(cmi_rank_balance *b, uint32_t place, const cmi_frame *frame)
 {
     peer_progress *peer = &b->peers[place];
-    cmi_ep_counts counts;
     cmi_ep_round round;
-    if (frame->type == CMI_EP_FRAME_COUNTS && cmi_ep_read_counts(frame, &counts) &&
-        counts.layer < b->n_layers && counts.first <= b->n_experts &&
-        counts.n <= b->n_experts - counts.first) {
-        uint32_t *sums = b->sums + placed_at(b, counts.layer) + counts.first;
-        for (uint32_t i = 0; i < counts.n; i++) {
-            sums[i] += cmi_ep_count_at(&counts, i);
-        }
-        peer->is_busy = counts.is_busy;
-        peer->n_counts++;
-    } else if (frame->type == CMI_EP_FRAME_ROUND && cmi_ep_read_round(frame, &round)) {
-        peer->n_loaded = CMI_MAX(peer->n_loaded, round.n_loaded);
-        peer->n_switched = CMI_MAX(peer->n_switched, round.n_switched);
+    assert(place < b->n_places);
+    if (frame->type == CMI_EP_FRAME_COUNTS) {
+        return hear_counts(b, peer, frame);
     }
+    if (frame->type != CMI_EP_FRAME_ROUND || !cmi_ep_read_round(frame, &round)) {
+        return false;
+    }
+    peer->n_loaded = CMI_MAX(peer->n_loaded, round.n_loaded);
+    peer->n_switched = CMI_MAX(peer->n_switched, round.n_switched);
+    return true;
 }
 
 static uint32_t frames_of_a_window(const cmi_rank_balance *b)

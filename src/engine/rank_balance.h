@@ -40,8 +40,9 @@ void cmi_rank_balance_stop(cmi_rank_balance *balance);
 /* In a new view, once it is entered. */
 void cmi_rank_balance_start(cmi_rank_balance *balance, cmi_ep_rank *rank);
 
-/* A frame of another rank; types beyond CMI_EP_FRAME_CALL. */
-void cmi_rank_balance_hear(cmi_rank_balance *balance, uint32_t place, const cmi_frame *frame);
+/* A frame of another rank; types beyond CMI_EP_FRAME_CALL. False: it is none of ours, or names what
+ * is not there; it is passed over. */
+bool cmi_rank_balance_hear(cmi_rank_balance *balance, uint32_t place, const cmi_frame *frame);
 
 /* Between passes: does what is due, without waiting but for counts that are on their way.
  * has_passed: a pass of the main model has just been run by all. CMI_OK, or the view is over. */
