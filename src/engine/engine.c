@@ -687,6 +687,14 @@ static void stats_get(cmi_engine *engine, cmi_engine_stats *stats_out)
     }
 }
 
+static uint32_t ranks_get(cmi_engine *engine, cmi_engine_rank *ranks_out, uint32_t n_max)
+{
+    (void)engine;
+    (void)ranks_out;
+    (void)n_max;
+    return 0;
+}
+
 void cmi_engine_peek(cmi_engine *engine, cmi_admission_load *load_out,
                      cmi_admission_queue *queue_out)
 {
@@ -706,4 +714,5 @@ const cmi_engine_calls cmi_own_engine_calls = {
     .event_fd = event_fd,
     .info_get = info_get,
     .stats_get = stats_get,
+    .ranks_get = ranks_get,
 };

@@ -31,6 +31,19 @@ typedef struct cmi_engine_info {
     const char *prefix_losses[CMI_ENGINE_PREFIX_LOSSES];
 } cmi_engine_info;
 
+/* An engine whose instance is one rank of several (engine/instance_rank.h): counters since its
+ * process began, and gauges. */
+typedef struct cmi_engine_rank {
+    uint32_t is_up;               /* of a router: it can be asked */
+    uint32_t n_views;             /* times that the ranks who live have agreed on each other */
+    uint64_t n_passes, passes_ns; /* of the main model, own rows or not */
+    uint64_t waited_ns; /* in passes, for rows and results of others; the slowest waits the least */
+    uint64_t n_expert_rows;               /* (row, expert) that its routed experts have computed */
+    uint64_t n_adopted;                   /* experts that it holds for ranks that are dead */
+    uint64_t n_windows, n_plans, n_moves; /* of EPLB: moves are experts that came to it */
+    double imbalance, planned; /* as of engine/rank_balance.h; 0: nothing has been planned yet */
+} cmi_engine_rank;
+
 /* Counters since the start, and gauges. */
 typedef struct cmi_engine_stats {
     uint64_t n_prompt_tokens;     /* rows computed, again after a preemption */
@@ -63,6 +76,7 @@ typedef struct cmi_engine_stats {
      * lost, and requests that went on at another one. */
     uint32_t n_ranks, n_ranks_up;
     uint64_t n_ranks_lost, n_moved;
+    cmi_engine_rank rank; /* zeroed of an engine that is none */
 } cmi_engine_stats;
 
 typedef struct cmi_engine_options {
@@ -165,5 +179,9 @@ int cmi_engine_event_fd(const cmi_engine *engine);
 
 void cmi_engine_info_get(const cmi_engine *engine, cmi_engine_info *info_out);
 void cmi_engine_stats_get(cmi_engine *engine, cmi_engine_stats *stats_out);
+
+/* Of a router its ranks, at most n_max of them, as they told last, a second ago at most; zeroed: it
+ * is away. Returns how many there are; 0: the engine is no router. */
+uint32_t cmi_engine_ranks_get(cmi_engine *engine, cmi_engine_rank *ranks_out, uint32_t n_max);
 
 #endif

@@ -58,3 +58,8 @@ void cmi_engine_stats_get(cmi_engine *engine, cmi_engine_stats *stats_out)
 {
     of(engine)->stats_get(engine, stats_out);
 }
+
+uint32_t cmi_engine_ranks_get(cmi_engine *engine, cmi_engine_rank *ranks_out, uint32_t n_max)
+{
+    return of(engine)->ranks_get(engine, ranks_out, n_max);
+}

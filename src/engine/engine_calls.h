@@ -18,6 +18,7 @@ typedef struct cmi_engine_calls {
     int (*event_fd)(const cmi_engine *engine);
     void (*info_get)(const cmi_engine *engine, cmi_engine_info *info_out);
     void (*stats_get)(cmi_engine *engine, cmi_engine_stats *stats_out);
+    uint32_t (*ranks_get)(cmi_engine *engine, cmi_engine_rank *ranks_out, uint32_t n_max);
 } cmi_engine_calls;
 
 /* What every engine begins with. */

@@ -238,6 +238,9 @@ CMI_NODISCARD cmi_status cmi_engine_rank_begin(cmi_engine *engine, cmi_error *er
  * lock. */
 void cmi_engine_rank_wait(cmi_engine *engine, uint64_t until_ns);
 
+/* Puts what the rank has done into counts. */
+void cmi_engine_rank_count(cmi_engine *engine);
+
 /* Ends a wait for work, or the next one. With the lock, any thread. */
 void cmi_engine_wake(cmi_engine *engine);
 

@@ -92,6 +92,7 @@ static void publish_stats(cmi_engine *engine)
         cmi_engine_prefix_publish(&engine->counts, prefix);
     }
     engine->counts.n_running = cmi_scheduler_n_running(engine->scheduler);
+    cmi_engine_rank_count(engine);
     engine->stats = engine->counts;
     publish_load(engine);
 }
@@ -247,7 +248,9 @@ static void wait_for_work(cmi_engine *engine)
     if (engine->instance->rank != NULL && !engine->is_lost) {
         pthread_mutex_unlock(&engine->lock);
         cmi_engine_rank_wait(engine, at_ns);
+        cmi_engine_rank_count(engine);
         pthread_mutex_lock(&engine->lock);
+        engine->stats.rank = engine->counts.rank;
         return;
     }
     if (at_ns == UINT64_MAX || engine->is_lost) {

@@ -63,6 +63,27 @@ bool cmi_engine_run_main(cmi_engine *engine, cmi_batch *batch)
     }
 }
 
+void cmi_engine_rank_count(cmi_engine *engine)
+{
+    cmi_instance_rank_stats stats;
+    if (engine->instance->rank == NULL) {
+        return;
+    }
+    cmi_instance_rank_get_stats(engine->instance, &stats);
+    engine->counts.rank = (cmi_engine_rank){.is_up = 1,
+                                            .n_views = (uint32_t)stats.n_views,
+                                            .n_passes = stats.n_all_passes,
+                                            .passes_ns = stats.passes_ns,
+                                            .waited_ns = stats.work.waited_ns,
+                                            .n_expert_rows = stats.work.n_pairs,
+                                            .n_adopted = stats.n_adopted,
+                                            .n_windows = stats.balance.n_windows,
+                                            .n_plans = stats.balance.n_plans,
+                                            .n_moves = stats.balance.n_moves,
+                                            .imbalance = stats.balance.imbalance,
+                                            .planned = stats.balance.planned};
+}
+
 void cmi_engine_rank_wait(cmi_engine *engine, uint64_t until_ns)
 {
     bool followed;

@@ -19,7 +19,7 @@ enum {
     CMI_LINK_FLUSH,          /* router: of the prefix cache */
     CMI_LINK_EVENTS,         /* rank: of any requests; request_id is the number */
     CMI_LINK_REFUSED,        /* rank: a request is not taken */
-    CMI_LINK_LOAD,           /* rank: what it has to do */
+    CMI_LINK_LOAD,           /* rank: what it has to do, and its counters; each second at least */
 
     CMI_LINK_MESSAGE_BYTES = 1 << 15,
     CMI_LINK_PIECE_BYTES = CMI_LINK_MESSAGE_BYTES - 64,

@@ -8,6 +8,7 @@
 #include "engine/engine_internal.h"
 #include "engine/link_wire.h"
 
+/* Between two words of the load; and what a rank computes for others alone is news, too. */
 static const uint64_t LOAD_NS = 5000000, IDLE_NS = 1000000000;
 
 struct cmi_rank_port {
@@ -273,6 +274,7 @@ static void *port_main(void *arg)
         hear_messages(port);
         pass_events_on(port);
         const uint64_t now_ns = cmi_fabric_now_ns(port->fabric);
+        port->has_news |= now_ns >= port->load_due_ns + IDLE_NS - LOAD_NS;
         const bool tells = port->has_router && port->has_news;
         if (tells && port->n_out == 0 && now_ns >= port->load_due_ns) {
             send_load(port);

@@ -271,6 +271,19 @@ static void stats_get(cmi_engine *engine, cmi_engine_stats *stats_out)
     pthread_mutex_unlock(&r->lock);
 }
 
+static uint32_t ranks_get(cmi_engine *engine, cmi_engine_rank *ranks_out, uint32_t n_max)
+{
+    cmi_router *r = of(engine);
+    pthread_mutex_lock(&r->lock);
+    for (uint32_t i = 0; i < CMI_MIN(r->n_ranks, n_max); i++) {
+        const cmi_router_link *link = &r->links[i];
+        ranks_out[i] = link->told.stats.rank; /* zeroed when it was lost */
+        ranks_out[i].is_up = link->state == CMI_ROUTER_UP;
+    }
+    pthread_mutex_unlock(&r->lock);
+    return r->n_ranks;
+}
+
 uint32_t cmi_router_wait(cmi_engine *engine, uint32_t n, uint64_t wait_ns)
 {
     cmi_router *r = of(engine);
@@ -336,6 +349,7 @@ static const cmi_engine_calls calls = {
     .event_fd = event_fd,
     .info_get = info_get,
     .stats_get = stats_get,
+    .ranks_get = ranks_get,
 };
 
 static void make_tables(cmi_router *r, const cmi_router_options *opt)

@@ -3,6 +3,7 @@
 #include <jansson.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "os/clock.h"
 #include "server/http_service.h"
 
@@ -41,6 +42,18 @@ static enum MHD_Result run_version(cmi_http_request *req)
     return cmi_http_reply_body(req, 200, CMI_HTTP_JSON, &body);
 }
 
+/* Those of a router, whose number stays; other engines have none. */
+static void write_ranks(const cmi_metrics *metrics, cmi_engine *engine, cmi_buf *out)
+{
+    const uint32_t n = cmi_engine_ranks_get(engine, NULL, 0);
+    if (n > 0) {
+        cmi_engine_rank *ranks = cmi_alloc(n, sizeof *ranks);
+        (void)cmi_engine_ranks_get(engine, ranks, n);
+        cmi_metrics_write_ranks(metrics, ranks, n, out);
+        cmi_free(ranks);
+    }
+}
+
 static enum MHD_Result run_metrics(cmi_http_request *req)
 {
     cmi_engine *engine = atomic_load(&req->server->engine);
@@ -54,6 +67,9 @@ static enum MHD_Result run_metrics(cmi_http_request *req)
     cmi_buf_init(&body, MAX_REPLY_BYTES);
     cmi_metrics_write(&req->server->metrics, engine == NULL ? NULL : &info,
                       engine == NULL ? NULL : &stats, &body);
+    if (engine != NULL) {
+        write_ranks(&req->server->metrics, engine, &body);
+    }
     return cmi_http_reply_body(req, 200, "text/plain; version=0.0.4; charset=utf-8", &body);
 }
 

@@ -76,6 +76,10 @@ void cmi_metrics_http(cmi_metrics *m, cmi_http_method method, cmi_http_route_id 
 void cmi_metrics_write(const cmi_metrics *m, const cmi_engine_info *info,
                        const cmi_engine_stats *stats, cmi_buf *out);
 
+/* Of the ranks of an instance [n], behind the rest of a scrape; none are left out. */
+void cmi_metrics_write_ranks(const cmi_metrics *m, const cmi_engine_rank *ranks, uint32_t n,
+                             cmi_buf *out);
+
 /* The finish reason as labels and logs show it. Static text. */
 const char *cmi_finish_reason_name(cmi_finish_reason reason);
 

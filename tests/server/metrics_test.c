@@ -231,6 +231,66 @@ static void expect(const scrape *s, const char *name, const char *label, double 
     assert_true(total(find(s, name), label) == value);
 }
 
+static void ranks_are_told_apart(void **state)
+{
+    (void)state;
+    const cmi_engine_rank ranks[] = {{.is_up = 1,
+                                      .n_passes = 30,
+                                      .passes_ns = 3000000000,
+                                      .waited_ns = 500000000,
+                                      .n_expert_rows = 70,
+                                      .n_windows = 2,
+                                      .n_plans = 1,
+                                      .n_moves = 4,
+                                      .imbalance = 1.75,
+                                      .planned = 1.5},
+                                     {.n_passes = 50,
+                                      .passes_ns = 4000000000,
+                                      .waited_ns = 2500000000,
+                                      .n_expert_rows = 90,
+                                      .n_adopted = 3,
+                                      .n_windows = 5,
+                                      .n_plans = 3,
+                                      .n_moves = 2,
+                                      .imbalance = 1.25,
+                                      .planned = 1.125}};
+    cmi_metrics m;
+    cmi_buf out;
+    cmi_metrics_init(&m, "x");
+    cmi_buf_init(&out, 1 << 20);
+    cmi_metrics_write_ranks(&m, ranks, CMI_LEN(ranks), &out);
+    scrape *s = parse(out.data);
+    expect(s, "cminfer:rank_up", "rank=0;", 1);
+    expect(s, "cminfer:rank_up", "rank=1;", 0);
+    expect(s, "cminfer:rank_passes_total", "rank=1;", 50);
+    expect(s, "cminfer:rank_pass_seconds_total", "rank=0;", 3);
+    expect(s, "cminfer:rank_wait_seconds_total", "rank=1;", 2.5);
+    expect(s, "cminfer:rank_expert_rows_total", "rank=", 160);
+    expect(s, "cminfer:rank_experts_moved_total", "rank=0;", 4);
+    expect(s, "cminfer:rank_experts_adopted", "rank=1;", 3);
+    expect(s, "cminfer:eplb_plans_total", "", 3);
+    expect(s, "cminfer:expert_imbalance", "state=measured;", 1.25);
+    expect(s, "cminfer:expert_imbalance", "state=planned;", 1.125);
+    cmi_free(s);
+    cmi_buf_deinit(&out);
+}
+
+static void without_ranks_or_plans_nothing_is_said(void **state)
+{
+    (void)state;
+    const cmi_engine_rank rank = {.is_up = 1};
+    cmi_metrics m;
+    cmi_buf out;
+    cmi_metrics_init(&m, "x");
+    cmi_buf_init(&out, 1 << 20);
+    cmi_metrics_write_ranks(&m, NULL, 0, &out);
+    assert_int_equal(out.len, 0);
+    cmi_metrics_write_ranks(&m, &rank, 1, &out);
+    assert_null(strstr(cmi_buf_cstr(&out), "eplb"));
+    assert_null(strstr(cmi_buf_cstr(&out), "imbalance"));
+    cmi_buf_deinit(&out);
+}
+
 /* Scrapes until n completions have ended for the client and for the engine, which are two things
  * when a client left. */
 static scrape *scrape_when(const server_fixture *f, double n)
@@ -396,6 +456,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(observations_fall_into_their_buckets),
         cmocka_unit_test(label_values_are_escaped),
+        cmocka_unit_test(ranks_are_told_apart),
+        cmocka_unit_test(without_ranks_or_plans_nothing_is_said),
         cmocka_unit_test(traffic_moves_every_metric),
         cmocka_unit_test(the_parameter_n_counts_choices_of_a_prompt),
     };

@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import statistics
 import sys
@@ -108,7 +109,7 @@ def ranks_of(pid):
 def start_ranks(opt):
     """The server, and what runs on the other hosts."""
     options = [opt.cminfer, opt.model, *KINDS, "--ep", str(opt.ranks),
-               "--ep-num-redundant-experts", "5"]
+               "--ep-num-redundant-experts", "5", "--enable-eplb", "--eplb-step-interval", "8"]
     if opt.hosts == 0:
         return Server(*options), []
     n_ports = 2 * opt.ranks // opt.hosts
@@ -132,6 +133,33 @@ def longest_silence(streams, killed_at):
     return max(gaps, default=0.0)
 
 
+def of_ranks(server, name, label="rank"):
+    """A metric's value for each rank, or for each value of another label."""
+    text = server.get("/metrics").body.decode()
+    return dict((key, float(value)) for key, value in re.findall(
+        rf'^{re.escape(name)}{{[^}}]*,{label}="([^"]*)"}} (\S+)$', text, re.M))
+
+
+def check_metrics(server, n_ranks):
+    """Each rank tells of itself, also of what it computes for others alone."""
+    ranks = {str(i) for i in range(n_ranks)}
+    server.wait_for("a word of every rank", lambda: all(
+        of_ranks(server, "cminfer:rank_expert_rows_total").get(rank, 0) > 0 for rank in ranks))
+    for name in ("up", "passes_total", "pass_seconds_total"):
+        values = of_ranks(server, "cminfer:rank_" + name)
+        assert set(values) == ranks and all(value > 0 for value in values.values()), (name, values)
+    seconds = of_ranks(server, "cminfer:rank_pass_seconds_total")
+    for rank, waited in of_ranks(server, "cminfer:rank_wait_seconds_total").items():
+        assert 0 <= waited, (rank, waited, seconds)
+    for name in ("experts_moved_total", "experts_adopted"):
+        assert set(of_ranks(server, "cminfer:rank_" + name)) == ranks, name
+    server.wait_for("a plan", lambda: of_ranks(server, "cminfer:expert_imbalance", "state"))
+    imbalance = of_ranks(server, "cminfer:expert_imbalance", "state")
+    assert set(imbalance) == {"measured", "planned"}, imbalance
+    assert 1 <= imbalance["planned"] and 1 <= imbalance["measured"] <= n_ranks, imbalance
+    assert server.metric("cminfer:eplb_plans_total") >= 1
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("cminfer")
@@ -147,6 +175,7 @@ def main():
     server, others = start_ranks(opt)
     got, _ = ask_all(server)
     assert got == want, "ranks answer otherwise"
+    check_metrics(server, opt.ranks)
     n_events = sum(len(logprobs) for _, logprobs, _, _ in want)
     silences = []
     for seed in range(opt.seed, opt.seed + opt.times):

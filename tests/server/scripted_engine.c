@@ -296,3 +296,11 @@ void cmi_engine_stats_get(cmi_engine *engine, cmi_engine_stats *stats_out)
     stats_out->n_kv_pages_used = engine->n_open;
     pthread_mutex_unlock(&engine->lock);
 }
+
+uint32_t cmi_engine_ranks_get(cmi_engine *engine, cmi_engine_rank *ranks_out, uint32_t n_max)
+{
+    (void)engine;
+    (void)ranks_out;
+    (void)n_max;
+    return 0;
+}
