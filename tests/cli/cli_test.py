@@ -48,6 +48,26 @@ class Usage(unittest.TestCase):
             self.assertEqual(result.stderr.count("\n"), 1, args)
             self.assertIn(word, result.stderr)
 
+    def test_hosts_that_ranks_cannot_be_on(self):
+        slurm = {"SLURM_PROCID": "5", "SLURM_NTASKS": "6"}
+        hosts = ["--ep-hosts", "a:7000,b:7000"]
+        for args, env, word in (
+                (["--ep", "3", *hosts], {}, "evenly over the 2 hosts"),
+                (["--ep", "2", "--ep-hosts", "a:7000,b"], {}, '"b" is not host:port'),
+                (["--ep", "2", "--ep-hosts", "local:x"], {}, "not host:port"),
+                (["--ep", "2", "--ep-hosts", "a:65534"], {}, "4 ports"),
+                (["--ep", "2", "--ep-host", "1"], {}, "--ep-hosts"),
+                (["--ep", "4", *hosts, "--ep-host", "3"], {}, "host 3"),
+                (["--ep", "4", *hosts], slurm, "by Slurm this is host 6"),
+                (["--ep", "4", *hosts], {}, "set CMINFER_CLUSTER_SECRET"),
+                (["--ep", "2"], {"CMINFER_CLUSTER_SECRET": "short"}, "16 to 256"),
+                (hosts, {}, "--ep")):
+            clean = {k: v for k, v in os.environ.items() if k != "CMINFER_CLUSTER_SECRET"}
+            result = run("score", TINY, "--text", "hi", *args, env={**clean, **env})
+            self.assertEqual(result.returncode, 1, args)
+            self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+            self.assertIn(word, result.stderr)
+
     def test_kv_types_that_there_are_not(self):
         for args in (["fp8"], ["int8", "--dtype", "f32"], ["bf16", "--dtype", "f32"]):
             result = run("score", TINY, "--ids", "0,5", "--kv-cache-dtype", *args)
