@@ -230,7 +230,7 @@ static cmi_status run(const score_options *opt, cmi_cli_ranks *ranks, cmi_error 
         st = cmi_cli_ranks_start(ranks, ranks->first + i, err);
     }
     if (st == CMI_OK && ranks->n > 1) {
-        st = cmi_cli_ranks_join(ranks, &model, &options, err);
+        st = cmi_cli_ranks_join(ranks, &model, true, &options, err);
     }
     st = st == CMI_OK ? cmi_cli_open_instance(&instance, &dir, &options, &model, err) : st;
     if (st == CMI_OK) {

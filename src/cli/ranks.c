@@ -22,6 +22,9 @@ enum { SECRET_BYTES = 32, RING_BYTES = 1 << 18, LINE_BYTES = CMI_CLI_MAX_SECRET 
 extern char **environ;
 
 static const uint64_t SECOND = 1000000000;
+/* How long a rank that has processors for itself waits before it sleeps: longer than ranks of a
+ * pass are apart as a rule, and than the kernel takes to wake one. */
+static const uint64_t SPIN_NS = 1000000;
 static char **program_argv;
 
 void cmi_cli_ranks_remember(char **argv)
@@ -180,6 +183,9 @@ static cmi_status open_fabric(cmi_cli_ranks *ranks, cmi_error *err)
     opt.message_bytes = CMI_EP_RANK_MESSAGE_BYTES;
     opt.ring_bytes = RING_BYTES;
     opt.handshake_ns = 60 * SECOND; /* a peer may be reading an expert */
+    if (ranks->spins) {
+        opt.spin_ns = SPIN_NS;
+    }
     cmi_status st =
         cmi_fabric_create(&ranks->fabric, cmi_rank_hosts_fabric(&ranks->hosts), &opt, err);
     return st == CMI_OK ? cmi_fabric_listen(ranks->fabric, address, err) : st;
@@ -196,7 +202,7 @@ static cmi_status list_members(cmi_cli_ranks *ranks, cmi_error *err)
 }
 
 /* Each rank has as many threads, on processors of its own where there are enough. */
-static void take_threads(const cmi_cli_ranks *ranks, cmi_model_options *opt)
+static void take_threads(cmi_cli_ranks *ranks, cmi_model_options *opt, bool is_alone)
 {
     const uint32_t n_all = opt->n_threads > 0 ? opt->n_threads : cmi_host_processors();
     const uint32_t n_own = CMI_MAX(n_all / ranks->n_local, 1u);
@@ -205,15 +211,15 @@ static void take_threads(const cmi_cli_ranks *ranks, cmi_model_options *opt)
     if (cmi_affinity_get(&all) && cmi_affinity_count(&all) >= n_own * ranks->n_local) {
         const cmi_affinity part =
             cmi_affinity_part(&all, (ranks->place - ranks->first) * n_own, n_own);
-        (void)cmi_affinity_set(&part);
+        ranks->spins = cmi_affinity_set(&part) && is_alone;
     }
 }
 
-cmi_status cmi_cli_ranks_join(cmi_cli_ranks *ranks, cmi_model_options *opt,
+cmi_status cmi_cli_ranks_join(cmi_cli_ranks *ranks, cmi_model_options *opt, bool is_alone,
                               cmi_instance_options *instance, cmi_error *err)
 {
     ranks->place = ranks->is_started ? ranks->place : ranks->first;
-    take_threads(ranks, opt);
+    take_threads(ranks, opt, is_alone);
     const uint32_t window = opt->balance_window > 0 ? opt->balance_window : 1000;
     cmi_status st = open_fabric(ranks, err);
     st = st == CMI_OK ? list_members(ranks, err) : st;

@@ -23,6 +23,7 @@ typedef struct cmi_cli_ranks {
     char secret[CMI_CLI_MAX_SECRET + 1];
     cmi_child children[CMI_CLI_MAX_RANKS]; /* by place */
     /* of a process with a place */
+    bool spins; /* for long, since nobody else needs its processors */
     cmi_fabric *fabric;
     cmi_membership *membership;
     cmi_rank_options options;
@@ -44,9 +45,11 @@ CMI_NODISCARD cmi_status cmi_cli_ranks_begin(cmi_cli_ranks *ranks, const cmi_mod
 CMI_NODISCARD cmi_status cmi_cli_ranks_start(cmi_cli_ranks *ranks, uint32_t place, cmi_error *err);
 
 /* Takes the place that this process was started for, or else the first of the host, its part of the
- * threads (in opt), and makes instance one of a rank. */
+ * threads (in opt), and makes instance one of a rank. is_alone: this process has nothing to do but
+ * its passes; a server's rank has a port, too (engine/rank_port.h), which waits where it spins. */
 CMI_NODISCARD cmi_status cmi_cli_ranks_join(cmi_cli_ranks *ranks, cmi_model_options *opt,
-                                            cmi_instance_options *instance, cmi_error *err);
+                                            bool is_alone, cmi_instance_options *instance,
+                                            cmi_error *err);
 
 /* Ends the others; before the instance is closed, or they would go on without this rank. */
 void cmi_cli_ranks_end_others(cmi_cli_ranks *ranks);

@@ -188,7 +188,7 @@ static cmi_status open_rank(cmi_chat *chat, cmi_cli_ranks *ranks, const cmi_mode
     cmi_model_options own = *opt;
     cmi_instance_options options = cmi_cli_sized_options(&own, false);
     cmi_buf dir = {0};
-    cmi_status st = cmi_cli_ranks_join(ranks, &own, &options, err);
+    cmi_status st = cmi_cli_ranks_join(ranks, &own, false, &options, err);
     st = st == CMI_OK ? cmi_cli_open_instance(&chat->instance, &dir, &options, &own, err) : st;
     if (st == CMI_OK) {
         st = cmi_chat_open_texts(chat, cmi_buf_cstr(&dir), chat_template, &chat->instance->config,
