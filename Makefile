@@ -15,7 +15,7 @@ CONFIGURE = tools/configure.sh
 MESON_TEST = meson test --print-errorlogs $(TEST_ARGS)
 # Threads have little to do with these, or they take many minutes where every access is watched; UCX
 # is not compiled for it, so that what its thread and others say to each other goes unseen.
-TSAN_LEFT_OUT = fabric_ucx_.*|ep_.*_ucx|ep_pipeline|model_forward|engine_(instance|resume)|server_(format|connections|metrics_live|slo)|bench(_ranks)?|tools_.*|text_.*|grammar_.*|fuzz_.*|policy_.*
+TSAN_LEFT_OUT = fabric_ucx_.*|ep_.*_ucx|ep_pipeline|model_forward|engine_(instance|resume)|server_(format|connections|metrics_live|rank_hosts|slo)|bench(_ranks)?|tools_.*|text_.*|grammar_.*|fuzz_.*|policy_.*
 # The slowest sanitizer makes a test about ten times slower.
 SANITIZED_TEST = $(MESON_TEST) --no-suite tidy --timeout-multiplier 10
 
