@@ -97,7 +97,8 @@ def children_of(pid):
 
 
 def check_killed(cminfer, model, want, case, seed):
-    """One rank after the other but the first is killed while tokens come."""
+    """One rank after the other but the first is killed while tokens come. False: all of them had
+    come before this process saw it."""
     rng = random.Random(seed)
     args = command(cminfer, model, case, 40)
     with tempfile.TemporaryFile() as log:
@@ -106,14 +107,16 @@ def check_killed(cminfer, model, want, case, seed):
         at = sorted(rng.sample(range(60, 95), case["ranks"] - 1))
         for i, line in enumerate(process.stdout):
             got += line
-            if killed < len(at) and i == at[killed]:
-                os.kill(rng.choice(children_of(process.pid)), signal.SIGKILL)
+            ranks = children_of(process.pid) if killed < len(at) and i == at[killed] else []
+            if ranks:
+                os.kill(rng.choice(ranks), signal.SIGKILL)
                 killed += 1
         status = process.wait()
         log.seek(0)
-        if got != want or status != 0 or killed != case["ranks"] - 1:
+        if got != want or status != 0:
             sys.exit(f"seed {seed}: {killed} ranks were killed, status {status}, "
                      f"{len(got)} bytes of {len(want)}: {log.read().decode()[-3000:]}")
+    return killed == len(at)
 
 
 def main():
@@ -138,7 +141,8 @@ def main():
         case = {**ALONE, "ranks": 2 + seed % 3, "hosts": seed // 4 % 2, "kind": 2,
                 "redundant": 4 * (seed % 2),
                 "microbatches": 1 + seed // 3 % 2, "eplb": 5 * (seed // 2 % 2), "chunk": 64}
-        check_killed(cminfer, model, long, case, seed)
+        if not any(check_killed(cminfer, model, long, case, seed) for _ in range(20)):
+            sys.exit(f"seed {seed}: the ranks were never alive to be killed")
     print(f"{len(cases)} ways to run ranks, {len(seeds)} times ranks killed: the same bytes")
 
 
