@@ -10,9 +10,15 @@ void cmi_stage_attention(cmi_forward *f)
     if (f->n_decode_rows > 0) {
         cmi_attend_decode_rows(f);
     }
+    const cmi_prefill_heads heads = {.n = f->opt.config->num_attention_heads,
+                                     .max_rows = f->opt.max_rows,
+                                     .q_op = f->s.attn.q_op,
+                                     .o = f->s.o,
+                                     .m = f->s.attn.head_m,
+                                     .l = f->s.attn.head_l};
     for (uint32_t i = 0; i < f->batch->n_spans; i++) {
         if (f->batch->spans[i].is_prefill) {
-            cmi_attend_prefill_span(f, &f->batch->spans[i]);
+            cmi_attend_prefill_span(f, &f->batch->spans[i], &heads);
         }
     }
 }

@@ -72,6 +72,18 @@ typedef struct cmi_attention_scratch {
     float *head_m, *head_l; /* [heads][rows] running maximum and sum */
 } cmi_attention_scratch;
 
+/* Heads that rows of a span attend with, and where their rows are: all of a model's heads over the
+ * batch, or those of this rank over rows of many ranks (model/forward_staged.h). */
+typedef struct cmi_prefill_heads {
+    uint32_t first, n; /* heads first .. first + n - 1 */
+    uint32_t max_rows; /* from head to head of m and l */
+    const void *q_op;  /* [rows][n][q_cols] operand */
+    float *o;          /* [rows][n][v_head_dim] */
+    float *m, *l;      /* [n][max_rows] */
+    /* The layer's KV of a span without page_ids: page after page, layer_bytes each. */
+    const uint8_t *pages;
+} cmi_prefill_heads;
+
 /* The kernels for the forward's type. */
 typedef struct cmi_attention_kernels {
     cmi_attn_scores_fn *scores;
@@ -92,9 +104,12 @@ static inline size_t cmi_query_row(const cmi_batch_span *span, uint32_t n_heads,
     return (span->row_idx + first) * (size_t)n_heads + head * (size_t)n + (i - first);
 }
 
-/* forward_decode_attention.c, forward_prefill_attention.c: s.o of all decode rows, or of a prefill
- * span's. */
+/* forward_decode_attention.c: s.o of all decode rows. */
 void cmi_attend_decode_rows(cmi_forward *f);
-void cmi_attend_prefill_span(cmi_forward *f, const cmi_batch_span *span);
+
+/* forward_prefill_attention.c: heads->o of a span's rows, of which the span's row_idx is the first.
+ */
+void cmi_attend_prefill_span(cmi_forward *f, const cmi_batch_span *span,
+                             const cmi_prefill_heads *heads);
 
 #endif

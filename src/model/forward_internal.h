@@ -115,6 +115,9 @@ void cmi_forward_norm_operand(const cmi_forward *f, const float *x, const cmi_no
  */
 void cmi_forward_norm_x(cmi_forward *f, uint32_t row, const float *weight, bool keep_normed);
 
+/* The outputs first .. first + n_out - 1; first is a multiple of CMI_I8_BLOCK_COLS. */
+cmi_linear cmi_linear_outputs(const cmi_linear *linear, uint32_t first, uint32_t n_out);
+
 /* y = out(x W^T) for n_rows rows from x_row on. BF16 as out means the forward's type. */
 typedef struct cmi_product {
     cmi_forward *f;

@@ -8,10 +8,12 @@
 
 #include "model/forward_internal.h"
 
-/* Pages of a span that are expanded together, for heads head .. head + n_heads - 1. */
+/* Pages of a span that are expanded together, for heads head .. head + n_heads - 1, which count
+ * from heads->first on. */
 typedef struct page_group {
     cmi_forward *f;
     const cmi_batch_span *span;
+    const cmi_prefill_heads *heads;
     uint32_t begin;  /* position of the first key */
     uint32_t n_keys; /* that are stored */
     uint32_t n_pages;
@@ -32,7 +34,9 @@ static uint8_t *value_tile(const page_group *g, uint32_t head, uint32_t page)
 
 static const uint8_t *stored_page(const page_group *g, uint32_t page)
 {
-    return cmi_span_page(g->f, g->span, g->begin / CMI_KV_PAGE_TOKENS + page);
+    const uint32_t page_idx = g->begin / CMI_KV_PAGE_TOKENS + page;
+    return g->span->page_ids != NULL ? cmi_span_page(g->f, g->span, page_idx)
+                                     : g->heads->pages + page_idx * g->f->opt.kv_layout.layer_bytes;
 }
 
 /* ---- expansion ---------------------------------------------------------------------------------
@@ -74,18 +78,6 @@ static void load_group(page_group *g)
     cmi_team_run(f->opt.team, load_latent, g, CMI_DIV_UP(g->n_keys, (uint32_t)LOAD_TOKENS));
 }
 
-/* The outputs from first on, which is a multiple of CMI_I8_BLOCK_COLS. */
-static cmi_linear outputs_from(const cmi_linear *linear, uint32_t first)
-{
-    size_t n_bytes = linear->dtype == CMI_DTYPE_I8
-                         ? first / CMI_I8_BLOCK_COLS * linear->stride
-                         : first * linear->stride * cmi_dtype_bytes(linear->dtype);
-    cmi_linear part = *linear;
-    part.w = (const uint8_t *)linear->w + n_bytes;
-    part.n_out = linear->n_out - first;
-    return part;
-}
-
 /* A head's columns of kv_b_proj times the stored rows of a page, in the worker's scratch: row after
  * row expanded_cols apart. Products begin at whole blocks of INT8 weights, so some columns of the
  * head before may come first. Returns the head's own first column. */
@@ -95,14 +87,14 @@ static const float *expand_head(const page_group *g, uint32_t head, uint32_t pag
     cmi_forward *f = g->f;
     const cmi_linear *kv_b = &f->layer->kv_b_proj;
     uint32_t width = f->opt.config->qk_nope_head_dim + f->opt.config->v_head_dim;
-    uint32_t first = head * width, skip = first % CMI_I8_BLOCK_COLS;
+    uint32_t first = (g->heads->first + head) * width, skip = first % CMI_I8_BLOCK_COLS;
     float *y = f->s.attn.workers[worker].expanded;
     cmi_operand stored = f->s.latent_op;
     if (kv_b->dtype != CMI_DTYPE_I8) {
         stored.values = f->s.attn.latent;
     }
     for (uint32_t col = first - skip; col < first + width; col += CMI_TILE_COLS_MAX) {
-        cmi_linear part = outputs_from(kv_b, col);
+        cmi_linear part = cmi_linear_outputs(kv_b, col, kv_b->n_out - col);
         cmi_product product = {.f = f,
                                .linear = &part,
                                .x = &stored,
@@ -176,7 +168,8 @@ static void add_values(const row_tile *tile, uint32_t t, uint32_t n_keys)
 {
     const cmi_forward *f = tile->group->f;
     const cmi_model_config *c = f->opt.config;
-    size_t o_stride = c->num_attention_heads * (size_t)c->v_head_dim;
+    const cmi_prefill_heads *heads = tile->group->heads;
+    size_t o_stride = heads->n * (size_t)c->v_head_dim;
     const void *tiles[CMI_BLOCK_PAGES];
     for (uint32_t i = 0; i < n_keys; i += CMI_KV_PAGE_TOKENS) {
         tiles[i / CMI_KV_PAGE_TOKENS] =
@@ -186,7 +179,7 @@ static void add_values(const row_tile *tile, uint32_t t, uint32_t n_keys)
                                  .v = tiles,
                                  .alpha = tile->w->alpha,
                                  .beta = tile->w->beta,
-                                 .o = f->s.o + tile->row * o_stride +
+                                 .o = heads->o + tile->row * o_stride +
                                       tile->head * (size_t)c->v_head_dim,
                                  .p_stride = CMI_ATTN_BLOCK,
                                  .o_stride = o_stride,
@@ -196,28 +189,35 @@ static void add_values(const row_tile *tile, uint32_t t, uint32_t n_keys)
     f->attn.values(&args);
 }
 
+static uint32_t position_of(const row_tile *tile, uint32_t row)
+{
+    const cmi_batch_span *span = tile->group->span;
+    return span->position + (row - span->row_idx);
+}
+
 /* Adds the block at key t of the group, as far as the rows see it. */
 static void attend_block(const row_tile *tile, uint32_t t)
 {
     const cmi_forward *f = tile->group->f;
+    const cmi_prefill_heads *heads = tile->group->heads;
     const cmi_attention_worker *w = tile->w;
     uint32_t begin = tile->group->begin + t;
-    uint32_t last = cmi_row_position(f, tile->row + tile->n_rows - 1);
+    uint32_t last = position_of(tile, tile->row + tile->n_rows - 1);
     if (last < begin) {
         return;
     }
     uint32_t n_keys = CMI_MIN(last + 1 - begin, (uint32_t)CMI_ATTN_BLOCK);
     for (uint32_t r = 0; r < tile->n_rows; r++) {
-        uint32_t end = cmi_row_position(f, tile->row + r) + 1;
+        uint32_t end = position_of(tile, tile->row + r) + 1;
         w->n_visible[r] = end <= begin ? 0 : CMI_MIN(end - begin, n_keys);
     }
-    size_t first = tile->head * (size_t)f->opt.max_rows + tile->row;
+    size_t first = tile->head * (size_t)heads->max_rows + tile->row;
     block_scores(tile, t, n_keys);
     cmi_attn_softmax_args softmax = {.s = w->scores,
                                      .p = w->p,
                                      .n_visible = w->n_visible,
-                                     .m = f->s.attn.head_m + first,
-                                     .l = f->s.attn.head_l + first,
+                                     .m = heads->m + first,
+                                     .l = heads->l + first,
                                      .alpha = w->alpha,
                                      .beta = w->beta,
                                      .s_stride = CMI_ATTN_BLOCK,
@@ -242,8 +242,8 @@ static void attend_task(void *arg, uint32_t task, uint32_t worker)
     size_t q_cols = f->s.attn.q_cols;
     cmi_forward_move_on(f, worker);
     for (uint32_t r = row; r < end; r++) { /* side by side: strides of 4 KiB collide in the cache */
-        size_t from = (r * (size_t)f->opt.config->num_attention_heads + head) * q_cols;
-        memcpy(cmi_operand_at(f, w->q, (r - row) * q_cols), cmi_operand_at(f, f->s.attn.q_op, from),
+        size_t from = (r * (size_t)g->heads->n + head) * q_cols;
+        memcpy(cmi_operand_at(f, w->q, (r - row) * q_cols), cmi_operand_at(f, g->heads->q_op, from),
                q_cols * f->value_bytes);
     }
     for (uint32_t r = row; r < end; r += CMI_SOFTMAX_ROWS) {
@@ -265,6 +265,7 @@ static void attend_task(void *arg, uint32_t task, uint32_t worker)
 typedef struct span_rows {
     cmi_forward *f;
     const cmi_batch_span *span;
+    const cmi_prefill_heads *heads;
 } span_rows;
 
 /* Before the first key: nothing seen, nothing summed. */
@@ -272,45 +273,44 @@ static void start_row(void *arg, uint32_t task, uint32_t worker)
 {
     (void)worker;
     const span_rows *s = arg;
-    const cmi_model_config *c = s->f->opt.config;
+    const cmi_prefill_heads *heads = s->heads;
     uint32_t row = s->span->row_idx + task;
-    size_t width = c->num_attention_heads * (size_t)c->v_head_dim;
-    for (uint32_t head = 0; head < c->num_attention_heads; head++) {
-        size_t at = head * (size_t)s->f->opt.max_rows + row;
-        s->f->s.attn.head_m[at] = -INFINITY;
-        s->f->s.attn.head_l[at] = 0.0f;
+    size_t width = heads->n * (size_t)s->f->opt.config->v_head_dim;
+    for (uint32_t head = 0; head < heads->n; head++) {
+        size_t at = head * (size_t)heads->max_rows + row;
+        heads->m[at] = -INFINITY;
+        heads->l[at] = 0.0f;
     }
-    memset(s->f->s.o + row * width, 0, width * sizeof(float));
+    memset(heads->o + row * width, 0, width * sizeof(float));
 }
 
 static void finish_row(void *arg, uint32_t task, uint32_t worker)
 {
     (void)worker;
     const span_rows *s = arg;
-    const cmi_model_config *c = s->f->opt.config;
+    const cmi_prefill_heads *heads = s->heads;
+    const uint32_t n = s->f->opt.config->v_head_dim;
     uint32_t row = s->span->row_idx + task;
-    for (uint32_t head = 0; head < c->num_attention_heads; head++) {
-        float l = s->f->s.attn.head_l[head * (size_t)s->f->opt.max_rows + row];
-        cmi_attention_divide(s->f->s.o +
-                                 (row * (size_t)c->num_attention_heads + head) * c->v_head_dim,
-                             l, c->v_head_dim);
+    for (uint32_t head = 0; head < heads->n; head++) {
+        cmi_attention_divide(heads->o + (row * (size_t)heads->n + head) * n,
+                             heads->l[head * (size_t)heads->max_rows + row], n);
     }
 }
 
-void cmi_attend_prefill_span(cmi_forward *f, const cmi_batch_span *span)
+void cmi_attend_prefill_span(cmi_forward *f, const cmi_batch_span *span,
+                             const cmi_prefill_heads *heads)
 {
-    uint32_t heads = f->opt.config->num_attention_heads;
     uint32_t n_stored = span->position + span->n_rows;
     uint32_t n_row_tiles = CMI_DIV_UP(span->n_rows, (uint32_t)CMI_PREFILL_ROWS);
-    span_rows rows = {f, span};
+    span_rows rows = {f, span, heads};
     cmi_team_run(f->opt.team, start_row, &rows, span->n_rows);
     for (uint32_t begin = 0; begin < n_stored; begin += CMI_EXPAND_TOKENS) {
-        page_group g = {.f = f, .span = span, .begin = begin};
+        page_group g = {.f = f, .span = span, .heads = heads, .begin = begin};
         g.n_keys = CMI_MIN(n_stored - begin, (uint32_t)CMI_EXPAND_TOKENS);
         g.n_pages = CMI_DIV_UP(g.n_keys, (uint32_t)CMI_KV_PAGE_TOKENS);
         load_group(&g);
-        for (; g.head < heads; g.head += g.n_heads) {
-            g.n_heads = CMI_MIN(heads - g.head, CMI_EXPAND_TILES / g.n_pages);
+        for (; g.head < heads->n; g.head += g.n_heads) {
+            g.n_heads = CMI_MIN(heads->n - g.head, CMI_EXPAND_TILES / g.n_pages);
             cmi_team_run(f->opt.team, expand_task, &g, g.n_heads * g.n_pages);
             cmi_team_run(f->opt.team, attend_task, &g, g.n_heads * n_row_tiles);
         }

@@ -158,6 +158,17 @@ static void product_float(const cmi_product *p, uint32_t begin, uint32_t n_cols,
     }
 }
 
+cmi_linear cmi_linear_outputs(const cmi_linear *linear, uint32_t first, uint32_t n_out)
+{
+    size_t n_bytes = linear->dtype == CMI_DTYPE_I8
+                         ? first / CMI_I8_BLOCK_COLS * linear->stride
+                         : first * linear->stride * cmi_dtype_bytes(linear->dtype);
+    cmi_linear part = *linear;
+    part.w = (const uint8_t *)linear->w + n_bytes;
+    part.n_out = n_out;
+    return part;
+}
+
 uint32_t cmi_product_cols(const cmi_product *p)
 {
     return p->out == CMI_I8_OUT_SWIGLU ? p->linear->n_out / 2 : p->linear->n_out;
