@@ -172,7 +172,7 @@ uint64_t cmi_forward_estimate_bytes(const cmi_forward_options *opt)
     cmi_forward_scratch unused;
     uint64_t rope_bytes =
         (uint64_t)opt->max_positions * opt->config->qk_rope_head_dim * sizeof(float);
-    return cut_scratch(&unused, opt, NULL) + rope_bytes;
+    return cut_scratch(&unused, opt, NULL) + rope_bytes + cmi_staged_estimate_bytes(opt);
 }
 
 static void choose_attention_kernels(cmi_forward *f)
@@ -206,6 +206,11 @@ cmi_status cmi_forward_create(cmi_forward **forward_out, const cmi_forward_optio
     }
     memset(f->scratch_block, 0, f->scratch_bytes); /* its pages are taken now, not in a step */
     cut_scratch(&f->s, opt, f->scratch_block);
+    if (opt->stage != NULL && (st = cmi_staged_create(&f->staged, opt, err)) != CMI_OK) {
+        cmi_host_memory_unmap(f->scratch_block, f->scratch_bytes);
+        cmi_free(f);
+        return st;
+    }
     cmi_rope_init(&f->rope, opt->config, opt->max_positions);
     *forward_out = f;
     return CMI_OK;
@@ -215,6 +220,7 @@ void cmi_forward_destroy(cmi_forward *f)
 {
     if (f != NULL) {
         cmi_rope_deinit(&f->rope);
+        cmi_staged_destroy(f->staged);
         cmi_host_memory_unmap(f->scratch_block, f->scratch_bytes);
         cmi_free(f);
     }
@@ -267,13 +273,18 @@ static void embed_mtp_rows(cmi_forward *f)
     cmi_forward_product(&product);
 }
 
-static void final_norm_row(cmi_forward *f, uint32_t row)
+void cmi_forward_final_norm(const cmi_forward *f, const float *x, float *to)
 {
     const cmi_weights *w = f->opt.weights;
-    uint32_t n = f->opt.config->hidden_size;
     const float *weight = f->batch->mtp_hidden != NULL ? w->mtp->head_norm : w->norm;
-    f->opt.kernels->rmsnorm(f->s.x + (size_t)row * n, weight, (float)f->opt.config->rms_norm_eps, n,
-                            f->s.hidden + (size_t)row * n);
+    f->opt.kernels->rmsnorm(x, weight, (float)f->opt.config->rms_norm_eps,
+                            f->opt.config->hidden_size, to);
+}
+
+static void final_norm_row(cmi_forward *f, uint32_t row)
+{
+    const size_t at = (size_t)row * f->opt.config->hidden_size;
+    cmi_forward_final_norm(f, f->s.x + at, f->s.hidden + at);
 }
 
 static void enter_layer(cmi_forward *f)
@@ -286,10 +297,17 @@ static void enter_layer(cmi_forward *f)
 void cmi_forward_begin(cmi_forward *f, const cmi_batch *batch)
 {
     f->batch = batch;
+    f->is_staged = batch->is_staged;
+    f->n_local_rows = batch->n_rows;
+    f->n_local_spans = batch->n_spans;
     f->stage_idx = 0;
     f->status = CMI_OK;
     f->heard = f->heard_vote = 0;
     f->n_decode_rows = 0;
+    if (f->is_staged) {
+        f->status = cmi_staged_open(f, batch);
+        batch = f->batch;
+    }
     for (uint32_t i = 0; i < batch->n_spans; i++) {
         const cmi_batch_span *span = &batch->spans[i];
         for (uint32_t row = span->row_idx; row < span->row_idx + span->n_rows; row++) {
@@ -353,15 +371,16 @@ cmi_stage cmi_forward_next_stage(const cmi_forward *f)
 /* Without rows of its own a rank computes for others only. */
 static bool has_work(const cmi_forward *f, cmi_stage stage)
 {
-    return f->batch->n_rows > 0 || stage == CMI_STAGE_DISPATCH ||
-           stage == CMI_STAGE_GROUPED_EXPERTS || stage == CMI_STAGE_COMBINE;
+    return f->batch->n_rows > 0 || (f->is_staged && stage <= CMI_STAGE_OUTPUT_PROJECTION) ||
+           stage == CMI_STAGE_DISPATCH || stage == CMI_STAGE_GROUPED_EXPERTS ||
+           stage == CMI_STAGE_COMBINE;
 }
 
 cmi_status cmi_forward_advance(cmi_forward *f)
 {
     uint32_t n_stages = f->layer->is_moe ? CMI_LEN(moe_stages) : CMI_LEN(dense_stages);
     cmi_stage stage = cmi_forward_next_stage(f);
-    if (has_work(f, stage)) {
+    if (f->status == CMI_OK && has_work(f, stage)) {
         stages[stage].fn(f);
     }
     if (f->status != CMI_OK) {
@@ -378,6 +397,9 @@ cmi_status cmi_forward_advance(cmi_forward *f)
     if (f->layer_idx < f->layer_end) {
         enter_layer(f);
         return CMI_IN_PROGRESS;
+    }
+    if (f->is_staged) {
+        return f->status = cmi_staged_close(f);
     }
     cmi_forward_each_row(f, f->batch->n_rows, final_norm_row);
     return CMI_OK;

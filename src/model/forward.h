@@ -15,6 +15,9 @@
  * With an exchange a batch may have no row: other ranks need the experts here all the same, so
  * every rank runs as many passes as the others (model/exchange.h).
  *
+ * With a stage exchange, too, the prompts of all ranks may be shared among them (paper 8.1,
+ * model/forward_staged.h): bits stay as they are.
+ *
  * Thread: the owner of the team. No allocation after init. */
 #ifndef CMI_MODEL_FORWARD_H
 #define CMI_MODEL_FORWARD_H
@@ -26,6 +29,7 @@
 #include "model/exchange.h"
 #include "model/kv_layout.h"
 #include "model/rope.h"
+#include "model/stage_exchange.h"
 #include "model/weights.h"
 #include "os/team.h"
 
@@ -60,6 +64,9 @@ typedef struct cmi_batch {
     /* With an exchange: told to all ranks in this pass, see cmi_forward_heard. The vote is for how
      * many microbatches the next one has (policy/microbatch.h). */
     uint32_t says, vote;
+    /* The ranks share their prompts' rows in this pass; all of them say so. Such a pass goes
+     * through the main model, without expert_ids. */
+    bool is_staged;
 } cmi_batch;
 
 typedef struct cmi_forward_options {
@@ -73,6 +80,8 @@ typedef struct cmi_forward_options {
     uint32_t max_decode_rows; /* of them, <= max_rows */
     uint32_t max_positions;   /* of a sequence */
     cmi_exchange *exchange;   /* of rows with the ranks that have the experts; NULL: all are here */
+    /* For passes that are staged, whose shape has this max_rows; NULL: there are none. */
+    cmi_stage_exchange *stage;
 } cmi_forward_options;
 
 typedef struct cmi_forward cmi_forward;
@@ -86,6 +95,11 @@ void cmi_forward_destroy(cmi_forward *forward); /* NULL is fine */
  * read. */
 uint64_t cmi_forward_estimate_bytes(const cmi_forward_options *opt);
 
+/* Bytes that each rank's window of a stage exchange has. */
+uint64_t cmi_forward_stage_window_bytes(const cmi_model_config *config, const cmi_kv_layout *layout,
+                                        const cmi_stage_shape *shape);
+
+/* A staged pass hears here what the other ranks have. */
 void cmi_forward_begin(cmi_forward *forward, const cmi_batch *batch);
 
 /* The stages of a layer, in their order; a layer has either the dense one or those of experts. */

@@ -16,10 +16,13 @@ void cmi_stage_attention(cmi_forward *f)
                                      .o = f->s.o,
                                      .m = f->s.attn.head_m,
                                      .l = f->s.attn.head_l};
-    for (uint32_t i = 0; i < f->batch->n_spans; i++) {
+    for (uint32_t i = 0; i < f->n_local_spans; i++) {
         if (f->batch->spans[i].is_prefill) {
             cmi_attend_prefill_span(f, &f->batch->spans[i], &heads);
         }
+    }
+    if (f->is_staged) {
+        f->status = cmi_staged_attend(f);
     }
 }
 

@@ -8,6 +8,7 @@
 
 #include "model/forward.h"
 #include "model/forward_attention.h"
+#include "model/forward_staged.h"
 
 /* Rows of a product in progress of a float product that does not go straight to its place. */
 enum { CMI_FLOAT_TILE_ROWS = 64 };
@@ -64,8 +65,12 @@ struct cmi_forward {
     cmi_forward_scratch s;
     void *scratch_block;
     size_t scratch_bytes;
+    cmi_staged *staged; /* NULL without a stage exchange */
     /* the pass in progress */
-    const cmi_batch *batch;
+    const cmi_batch *batch; /* rows that this rank computes */
+    bool is_staged;
+    /* Of the batch those first ones whose attention is computed here; all, unless it is staged. */
+    uint32_t n_local_rows, n_local_spans;
     const cmi_layer_weights *layer;
     uint32_t layer_idx; /* of the KV, too: num_hidden_layers is the MTP layer */
     uint32_t layer_end;
@@ -162,6 +167,8 @@ static inline void cmi_forward_move_on(const cmi_forward *f, uint32_t worker)
 {
     if (worker == 0 && f->opt.exchange != NULL) {
         f->opt.exchange->calls->progress(f->opt.exchange);
+    } else if (worker == 0 && f->is_staged) {
+        f->opt.stage->calls->progress(f->opt.stage);
     }
 }
 
@@ -191,6 +198,23 @@ static inline void *cmi_span_page(const cmi_forward *f, const cmi_batch_span *sp
     return cmi_kv_page_layer(&f->opt.kv_layout, f->opt.kv_base, span->page_ids[page_idx],
                              f->layer_idx);
 }
+
+/* forward_mla.c: parts of the prolog of a row */
+
+/* Row op_row of op becomes what q_b_proj reads. */
+void cmi_forward_norm_q_a(cmi_forward *f, uint32_t row, cmi_operand *op, uint32_t op_row);
+
+/* Norms the latent part and rotates the key part of a row, and writes both as they are stored:
+ * kv_layout.row_bytes. */
+void cmi_forward_prepare_kv(cmi_forward *f, uint32_t row, uint8_t *to);
+
+/* Rotates n_heads queries, [n_heads][nope + rope] in place, for a position, and writes them as
+ * attention reads them: [n_heads][q_cols] operand. */
+void cmi_forward_rotate_heads(const cmi_forward *f, float *nope, uint32_t rotary, uint32_t n_heads,
+                              void *to);
+
+/* forward.c: the final norm of a row. */
+void cmi_forward_final_norm(const cmi_forward *f, const float *x, float *to);
 
 /* forward_attention.c: o[i] = o[i] / l + 0, so that no zero is negative. */
 void cmi_attention_divide(float *o, float l, uint32_t n);

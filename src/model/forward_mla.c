@@ -25,19 +25,17 @@ static void norm_input(cmi_forward *f, uint32_t row)
     cmi_forward_norm_x(f, row, f->layer->input_layernorm, false);
 }
 
-static void norm_q_a(cmi_forward *f, uint32_t row)
+void cmi_forward_norm_q_a(cmi_forward *f, uint32_t row, cmi_operand *op, uint32_t op_row)
 {
     float *q_a = f->s.qkv_a + row * qkv_a_stride(f->opt.config);
     cmi_norm norm = {
         .weight = f->layer->q_a_layernorm, .eps = (float)CMI_LATENT_NORM_EPS, .buffer = q_a};
-    cmi_forward_norm_operand(f, q_a, &norm, &f->s.q_a_op, row);
+    cmi_forward_norm_operand(f, q_a, &norm, op, op_row);
 }
 
-/* Norms the latent part and rotates the key part of a row, and writes both as they are stored. */
-static void prepare_kv(cmi_forward *f, uint32_t row)
+void cmi_forward_prepare_kv(cmi_forward *f, uint32_t row, uint8_t *to)
 {
     const cmi_model_config *c = f->opt.config;
-    const cmi_attention_scratch *a = &f->s.attn;
     const cmi_kv_layout *layout = &f->opt.kv_layout;
     uint32_t rotary = cmi_row_position(f, row) - f->kv_begin;
     float *latent = f->s.qkv_a + row * qkv_a_stride(c) + c->q_lora_rank;
@@ -46,7 +44,6 @@ static void prepare_kv(cmi_forward *f, uint32_t row)
                             c->kv_lora_rank, latent);
     f->opt.kernels->rope(rope, cmi_rope_cos(&f->rope, rotary), cmi_rope_sin(&f->rope, rotary),
                          f->rope.n_pairs);
-    uint8_t *to = (uint8_t *)a->kv_rows + row * layout->row_bytes;
     if (layout->dtype == CMI_DTYPE_I8) {
         float scale;
         f->opt.kernels->quantize_i8(latent, c->kv_lora_rank, to, &scale);
@@ -70,31 +67,33 @@ static void store_kv(cmi_forward *f, uint32_t row)
         return;
     }
     uint32_t n = CMI_MIN(span->row_idx + span->n_rows - row, lane - position % lane);
+    uint8_t *rows = (uint8_t *)f->s.attn.kv_rows + row * f->opt.kv_layout.row_bytes;
     for (uint32_t i = 0; i < n; i++) {
-        prepare_kv(f, row + i);
+        cmi_forward_prepare_kv(f, row + i, rows + i * f->opt.kv_layout.row_bytes);
     }
     uint32_t page = position / CMI_KV_PAGE_TOKENS;
     cmi_kv_store(&f->opt.kv_layout, cmi_span_page(f, span, page), position % CMI_KV_PAGE_TOKENS,
-                 (uint8_t *)f->s.attn.kv_rows + row * f->opt.kv_layout.row_bytes, n,
-                 page == 0 ? f->kv_begin : 0);
+                 rows, n, page == 0 ? f->kv_begin : 0);
 }
 
 static void finish_qkv_a(cmi_forward *f, uint32_t row)
 {
+    if (row >= f->n_local_rows) {
+        cmi_staged_finish_row(f, row);
+        return;
+    }
     if (f->opt.config->q_lora_rank > 0) {
-        norm_q_a(f, row);
+        cmi_forward_norm_q_a(f, row, &f->s.q_a_op, row);
     }
     store_kv(f, row);
 }
 
-static void rotate_q(cmi_forward *f, uint32_t row)
+void cmi_forward_rotate_heads(const cmi_forward *f, float *nope, uint32_t rotary, uint32_t n_heads,
+                              void *to)
 {
     const cmi_model_config *c = f->opt.config;
     const cmi_attention_scratch *a = &f->s.attn;
-    uint32_t rotary = cmi_row_position(f, row) - f->kv_begin;
-    float *nope = f->s.q + row * (size_t)f->layer->q_b_proj.n_out;
-    void *to = cmi_operand_at(f, a->q_op, row * (size_t)c->num_attention_heads * a->q_cols);
-    for (uint32_t head = 0; head < c->num_attention_heads; head++) {
+    for (uint32_t head = 0; head < n_heads; head++) {
         float *rope = nope + c->qk_nope_head_dim;
         f->opt.kernels->rope(rope, cmi_rope_cos(&f->rope, rotary), cmi_rope_sin(&f->rope, rotary),
                              f->rope.n_pairs);
@@ -104,6 +103,15 @@ static void rotate_q(cmi_forward *f, uint32_t row)
         nope = rope + c->qk_rope_head_dim;
         to = cmi_operand_at(f, to, a->q_cols);
     }
+}
+
+static void rotate_q(cmi_forward *f, uint32_t row)
+{
+    const uint32_t n_heads = f->opt.config->num_attention_heads;
+    const cmi_attention_scratch *a = &f->s.attn;
+    cmi_forward_rotate_heads(f, f->s.q + row * (size_t)f->layer->q_b_proj.n_out,
+                             cmi_row_position(f, row) - f->kv_begin, n_heads,
+                             cmi_operand_at(f, a->q_op, row * (size_t)n_heads * a->q_cols));
 }
 
 /* One head of all decode rows: q_abs = W_UK^T q_nope, beside it the rotated part as it is. */
@@ -140,12 +148,12 @@ static void absorb_head(void *arg, uint32_t head, uint32_t worker)
     }
 }
 
-void cmi_stage_mla_prolog(cmi_forward *f)
+/* Down, and what is stored; rows of a staged pass leave for all ranks' heads. */
+static void project_down(cmi_forward *f)
 {
     const cmi_model_config *c = f->opt.config;
     const cmi_layer_weights *layer = f->layer;
     uint32_t n_rows = f->batch->n_rows;
-    bool has_q_a = c->q_lora_rank > 0;
     cmi_operand_begin(&f->s.operand, layer->qkv_a_proj.dtype, c->hidden_size);
     cmi_forward_each_row(f, n_rows, norm_input);
     cmi_product qkv_a = {.f = f,
@@ -155,10 +163,30 @@ void cmi_stage_mla_prolog(cmi_forward *f)
                          .y = f->s.qkv_a,
                          .y_stride = qkv_a_stride(c)};
     cmi_forward_product(&qkv_a);
-    if (has_q_a) {
+    if (c->q_lora_rank > 0) {
         cmi_operand_begin(&f->s.q_a_op, layer->q_b_proj.dtype, c->q_lora_rank);
     }
+    if (f->is_staged) {
+        cmi_staged_begin_rows(f);
+    }
     cmi_forward_each_row(f, n_rows, finish_qkv_a);
+}
+
+void cmi_stage_mla_prolog(cmi_forward *f)
+{
+    const cmi_model_config *c = f->opt.config;
+    const cmi_layer_weights *layer = f->layer;
+    uint32_t n_rows = f->n_local_rows;
+    bool has_q_a = c->q_lora_rank > 0;
+    if (f->batch->n_rows > 0) {
+        project_down(f);
+    }
+    if (f->is_staged) {
+        f->status = cmi_staged_send_rows(f);
+    }
+    if (f->status != CMI_OK || n_rows == 0) {
+        return;
+    }
     cmi_product q_b = {.f = f,
                        .linear = &layer->q_b_proj,
                        .x = has_q_a ? &f->s.q_a_op : &f->s.operand,
@@ -182,6 +210,12 @@ void cmi_stage_output_projection(cmi_forward *f)
 {
     const cmi_model_config *c = f->opt.config;
     const cmi_linear *o_proj = &f->layer->o_proj;
+    if (f->is_staged) {
+        f->status = cmi_staged_take_heads(f);
+    }
+    if (f->status != CMI_OK || f->batch->n_rows == 0) {
+        return;
+    }
     cmi_operand_begin(&f->s.o_proj_op, o_proj->dtype, o_proj->n_in);
     cmi_forward_each_row(f, f->batch->n_rows, attention_to_operand);
     cmi_product product = {.f = f,

@@ -29,6 +29,7 @@ static cmi_forward_options second_options(const cmi_forward_options *opt, cmi_ex
     options.max_rows = cmi_pipeline_second_rows(opt->max_rows);
     options.max_decode_rows = CMI_MIN(opt->max_decode_rows, options.max_rows);
     options.exchange = second;
+    options.stage = NULL; /* staged passes are not cut */
     return options;
 }
 
@@ -225,7 +226,7 @@ static void join_halves(cmi_pipeline *p)
 
 cmi_status cmi_pipeline_run(cmi_pipeline *p, const cmi_batch *batch, uint32_t n_microbatches)
 {
-    if (n_microbatches < 2 || batch->mtp_hidden != NULL) {
+    if (n_microbatches < 2 || batch->mtp_hidden != NULL || batch->is_staged) {
         return cmi_forward_run(p->halves[0].forward, batch);
     }
     const uint32_t cut = cmi_pipeline_cut(p, batch);
