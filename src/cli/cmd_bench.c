@@ -36,6 +36,7 @@ static void print_help(const cmi_option *own, const cmi_option *model)
         "       cminfer bench ep [OPTION]...\n"
         "       cminfer bench pipeline MODEL [OPTION]...\n"
         "       cminfer bench eplb MODEL [OPTION]...\n"
+        "       cminfer bench staged MODEL [OPTION]...\n"
         "       cminfer bench replay FILE [OPTION]...\n"
         "\n"
         "Measures prefill (pp) and decode (tg) of a model, the kernels, or the machine's limits,\n"
@@ -44,8 +45,9 @@ static void print_help(const cmi_option *own, const cmi_option *model)
         "\n"
         "bench serve puts a load on a server, this one or another; \"cminfer bench serve --help\"\n"
         "lists its options. bench ep measures how rows get to experts of other ranks and back,\n"
-        "bench pipeline what computing hides of it, and bench eplb what moving experts between\n"
-        "ranks costs and brings.\n"
+        "bench pipeline what computing hides of it, bench staged what it brings to compute\n"
+        "prompts on all ranks together, and bench eplb what moving experts between ranks costs\n"
+        "and brings.\n"
         "bench replay runs a recorded scheduler once more.\n");
     cmi_options_print("Options:", own);
     cmi_options_print("Model:", model);
@@ -298,6 +300,9 @@ int cmi_cmd_bench(int argc, char **argv)
     }
     if (argc > 0 && strcmp(argv[0], "pipeline") == 0) {
         return cmi_cmd_bench_pipeline(argc - 1, argv + 1);
+    }
+    if (argc > 0 && strcmp(argv[0], "staged") == 0) {
+        return cmi_cmd_bench_staged(argc - 1, argv + 1);
     }
     if (argc > 0 && strcmp(argv[0], "replay") == 0) {
         return cmi_cmd_bench_replay(argc - 1, argv + 1);

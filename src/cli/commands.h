@@ -22,6 +22,7 @@ int cmi_cmd_bench_serve(int argc, char **argv); /* without "bench serve" */
 int cmi_cmd_bench_ep(int argc, char **argv);    /* without "bench ep" */
 int cmi_cmd_bench_eplb(int argc, char **argv);
 int cmi_cmd_bench_pipeline(int argc, char **argv);
+int cmi_cmd_bench_staged(int argc, char **argv);
 int cmi_cmd_bench_replay(int argc, char **argv); /* without "bench replay" */
 
 /* Prints "cminfer: LINE" to standard error and returns CMI_EXIT_FAILED. */

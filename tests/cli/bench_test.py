@@ -283,6 +283,38 @@ class Eplb(unittest.TestCase):
             self.assertEqual(len(result.stderr.splitlines()), 1)
 
 
+class Staged(unittest.TestCase):
+    def run_staged(self, *args):
+        return subprocess.run([CMINFER, "bench", "staged", *args], capture_output=True, text=True,
+                              timeout=300, check=False)
+
+    def test_both_ways_have_the_same_bits(self):  # or the command fails
+        for model in ((TINY, "--delay", "20"),
+                      ("--config", os.path.join(TINY, "config.json"), "--random-weights",
+                       "--override", "num_hidden_layers=2", "-q", "w8a8-int8")):
+            result = self.run_staged(*model, "--json", "-r", "2", "-p", "5,100,7,20", "--chunk",
+                                     "40", "--ep", "3")
+            self.assertEqual(result.returncode, 0, result.stderr)
+            rows = [json.loads(line) for line in result.stdout.splitlines()]
+            self.assertEqual([row["way"] for row in rows], ["data-parallel", "staged"])
+            for row in rows:
+                self.assertEqual((row["ranks"], row["tokens"], row["passes"]), (3, 132, 3))
+                self.assertAlmostEqual(row["tokens_per_s"] * row["seconds"] / 132, 1, 3)
+                self.assertTrue(0 <= row["idle_share"] < 1)
+            self.assertIsNone(rows[0]["staged_bytes"])
+            # heads of all rows, float32, those of a rank's own rows aside
+            n_layers = 5 if "--delay" in model else 2
+            self.assertGreater(rows[1]["staged_bytes"], n_layers * 132 * 8 * 32 * 4 / 2)
+
+    def test_wrong_usage(self):
+        for args in ((), (TINY, "--config", "x"), (TINY, "--ep", "0"), (TINY, "-p", "0"),
+                     (TINY, "--chunk", "0"), (TINY, "--random-weights"),
+                     (TINY, "--override", "a=1")):
+            result = self.run_staged(*args)
+            self.assertEqual(result.returncode, 2, args)
+            self.assertEqual(len(result.stderr.splitlines()), 1)
+
+
 class Formats(Bench):
     def test_md_and_csv(self):
         args = ("--machine", "--threads", "1", "--isa", "ref")
