@@ -305,7 +305,7 @@ void cmi_forward_begin(cmi_forward *f, const cmi_batch *batch)
     f->heard = f->heard_vote = 0;
     f->n_decode_rows = 0;
     if (f->is_staged) {
-        f->status = cmi_staged_open(f, batch);
+        cmi_staged_open(f, batch);
         batch = f->batch;
     }
     for (uint32_t i = 0; i < batch->n_spans; i++) {
@@ -380,7 +380,7 @@ cmi_status cmi_forward_advance(cmi_forward *f)
 {
     uint32_t n_stages = f->layer->is_moe ? CMI_LEN(moe_stages) : CMI_LEN(dense_stages);
     cmi_stage stage = cmi_forward_next_stage(f);
-    if (f->status == CMI_OK && has_work(f, stage)) {
+    if (has_work(f, stage)) {
         stages[stage].fn(f);
     }
     if (f->status != CMI_OK) {

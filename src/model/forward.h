@@ -64,8 +64,7 @@ typedef struct cmi_batch {
     /* With an exchange: told to all ranks in this pass, see cmi_forward_heard. The vote is for how
      * many microbatches the next one has (policy/microbatch.h). */
     uint32_t says, vote;
-    /* The ranks share their prompts' rows in this pass; all of them say so. Such a pass goes
-     * through the main model, without expert_ids. */
+    /* The ranks share their prompts' rows in this pass: what cmi_forward_offer said. */
     bool is_staged;
 } cmi_batch;
 
@@ -99,7 +98,13 @@ uint64_t cmi_forward_estimate_bytes(const cmi_forward_options *opt);
 uint64_t cmi_forward_stage_window_bytes(const cmi_model_config *config, const cmi_kv_layout *layout,
                                         const cmi_stage_shape *shape);
 
-/* A staged pass hears here what the other ranks have. */
+/* With a stage exchange: tells the other ranks which prompts a batch has and hears of theirs, in
+ * one exchange of a pass. Then all ranks know whether it is worth to share rows in it, and say so
+ * in their batches, which otherwise stay as they are. All ranks call it for the same pass, which is
+ * one through the main model without expert_ids, and is run next. Errors as of advance. */
+CMI_NODISCARD cmi_status cmi_forward_offer(cmi_forward *forward, const cmi_batch *batch,
+                                           bool *is_staged_out);
+
 void cmi_forward_begin(cmi_forward *forward, const cmi_batch *batch);
 
 /* The stages of a layer, in their order; a layer has either the dense one or those of experts. */

@@ -1,10 +1,12 @@
-/* Making, opening and closing a staged pass. See forward_staged.h. */
+/* Offers, and a staged pass's begin and end. See forward_staged.h. */
 #include "model/forward_staged_internal.h"
 
 #include <assert.h>
 
 #include "base/alloc.h"
 #include "os/host_memory.h"
+
+enum { N_OFFER_WINDOWS = 2 };
 
 /* ---- making ---- */
 
@@ -33,7 +35,7 @@ static cmi_stage_layout make_layout(const cmi_model_config *c, const cmi_kv_layo
     (void)take(&l.offer_bytes, 1, sizeof(cmi_offer_head));
     l.offer_prompts = take(&l.offer_bytes, max_rows, sizeof(cmi_stage_prompt));
     l.offer_tokens = take(&l.offer_bytes, max_rows, sizeof(uint32_t));
-    l.offers = take(&l.n_bytes, n_ranks, l.offer_bytes);
+    l.offers = take(&l.n_bytes, N_OFFER_WINDOWS * n_ranks, l.offer_bytes);
     l.q_values = take(&l.n_bytes, rows, q_bytes);
     l.q_scales = take(&l.n_bytes, rows, sizeof(float));
     l.kv_rows = take(&l.n_bytes, rows, kv->row_bytes);
@@ -137,7 +139,7 @@ void cmi_staged_destroy(cmi_staged *s)
     cmi_free(s);
 }
 
-/* ---- opening ---- */
+/* ---- offers ---- */
 
 cmi_status cmi_staged_put_to_all(const cmi_staged *s, size_t at, size_t n_bytes)
 {
@@ -150,7 +152,8 @@ cmi_status cmi_staged_put_to_all(const cmi_staged *s, size_t at, size_t n_bytes)
 
 static uint8_t *offer_of(const cmi_staged *s, uint32_t rank)
 {
-    return s->exchange->window + s->at.offers + rank * s->at.offer_bytes;
+    const size_t window = (size_t)s->offers_idx * s->exchange->shape.n_ranks;
+    return s->exchange->window + s->at.offers + (window + rank) * s->at.offer_bytes;
 }
 
 static const uint32_t *tokens_of(const cmi_staged *s, uint32_t rank)
@@ -158,9 +161,8 @@ static const uint32_t *tokens_of(const cmi_staged *s, uint32_t rank)
     return (const uint32_t *)(const void *)(offer_of(s, rank) + s->at.offer_tokens);
 }
 
-static cmi_status make_offer(cmi_staged *s)
+static cmi_status make_offer(cmi_staged *s, const cmi_batch *given)
 {
-    const cmi_batch *given = s->given;
     uint8_t *offer = offer_of(s, s->exchange->rank);
     cmi_offer_head *head = (cmi_offer_head *)(void *)offer;
     cmi_stage_prompt *prompts = (cmi_stage_prompt *)(void *)(offer + s->at.offer_prompts);
@@ -214,6 +216,30 @@ static bool read_offer(cmi_staged *s, const cmi_forward_options *opt, uint32_t r
     s->offers[rank] = (cmi_stage_offer){head->n_own_rows, head->n_prompts, prompts};
     return true;
 }
+
+cmi_status cmi_forward_offer(cmi_forward *f, const cmi_batch *batch, bool *is_staged_out)
+{
+    cmi_staged *s = f->staged;
+    const cmi_stage_exchange_calls *calls = s->exchange->calls;
+    assert(batch->mtp_hidden == NULL && batch->expert_ids == NULL);
+    s->offers_idx = (s->offers_idx + 1) % N_OFFER_WINDOWS;
+    *is_staged_out = false;
+    cmi_status st = make_offer(s, batch);
+    st = st == CMI_OK ? calls->tell(s->exchange) : st;
+    st = st == CMI_OK ? calls->hear(s->exchange) : st;
+    for (uint32_t i = 0; st == CMI_OK && i < s->exchange->shape.n_ranks; i++) {
+        if (!read_offer(s, &f->opt, i)) {
+            st = calls->blame(s->exchange, i);
+        }
+    }
+    if (st == CMI_OK) {
+        cmi_staged_plan_make(&s->plan, &s->exchange->shape, s->offers, CMI_KV_PAGE_TOKENS);
+        *is_staged_out = s->plan.n_prompts > 0;
+    }
+    return st;
+}
+
+/* ---- opening ---- */
 
 static void add_rows(cmi_staged *s, const cmi_batch_span *span, const uint32_t *token_ids)
 {
@@ -273,34 +299,19 @@ static void add_shared_rows(cmi_staged *s)
     }
 }
 
-cmi_status cmi_staged_open(cmi_forward *f, const cmi_batch *batch)
+void cmi_staged_open(cmi_forward *f, const cmi_batch *batch)
 {
     cmi_staged *s = f->staged;
-    const cmi_stage_exchange_calls *calls = s->exchange->calls;
-    assert(batch->mtp_hidden == NULL && batch->expert_ids == NULL);
     s->given = batch;
     s->batch = *batch;
     s->batch.spans = s->spans;
     s->batch.token_ids = s->token_ids;
     s->batch.n_rows = s->batch.n_spans = 0;
+    add_local_rows(s);
+    f->n_local_rows = s->batch.n_rows;
+    f->n_local_spans = s->batch.n_spans;
+    add_shared_rows(s);
     f->batch = &s->batch;
-    f->n_local_rows = f->n_local_spans = 0;
-    cmi_status st = make_offer(s);
-    st = st == CMI_OK ? calls->tell(s->exchange) : st;
-    st = st == CMI_OK ? calls->hear(s->exchange) : st;
-    for (uint32_t i = 0; st == CMI_OK && i < s->exchange->shape.n_ranks; i++) {
-        if (!read_offer(s, &f->opt, i)) {
-            st = calls->blame(s->exchange, i);
-        }
-    }
-    if (st == CMI_OK) {
-        cmi_staged_plan_make(&s->plan, &s->exchange->shape, s->offers, CMI_KV_PAGE_TOKENS);
-        add_local_rows(s);
-        f->n_local_rows = s->batch.n_rows;
-        f->n_local_spans = s->batch.n_spans;
-        add_shared_rows(s);
-    }
-    return st;
 }
 
 /* ---- closing ---- */

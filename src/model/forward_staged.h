@@ -5,7 +5,7 @@
  * has its share of rows from the embedding to the final norm, whose ever they are, but for
  * attention, where it has its share of the heads over all rows:
  *
- *     open      every rank's tokens go to all, once a pass; then all have the same plan
+ *     offer     every rank's tokens go to all, once a pass; then all have the same plan
  *     prolog    share of rows: norm, down-projections; what q_b_proj reads and what is stored of a
  *               row go to all ranks (all-gather, after the dimensions were reduced)
  *     attention share of heads: q_b_proj, kv_b_proj, all rows; outputs go to the row's rank
@@ -23,8 +23,8 @@
  * and not help where a prefix came from a cache. Rows that decode, and prompts that find no room in
  * the window, are computed at home as ever.
  *
- * A step of the exchange is one in the sense of stage_exchange.h: one to open, two in each layer,
- * one to close. */
+ * Steps of the exchange (stage_exchange.h): one for the offers, and if the pass is staged, two in
+ * each layer and one to close. */
 #ifndef CMI_MODEL_FORWARD_STAGED_H
 #define CMI_MODEL_FORWARD_STAGED_H
 
@@ -39,8 +39,8 @@ void cmi_staged_destroy(cmi_staged *staged); /* NULL is fine */
 /* Beside the forward's own scratch; 0 without a stage exchange, of which the shape is read. */
 uint64_t cmi_staged_estimate_bytes(const cmi_forward_options *opt);
 
-/* Sets the forward's batch, n_local_rows and n_local_spans; after an error it has no rows. */
-CMI_NODISCARD cmi_status cmi_staged_open(cmi_forward *f, const cmi_batch *batch);
+/* Of the batch that was offered: sets the forward's batch, n_local_rows and n_local_spans. */
+void cmi_staged_open(cmi_forward *f, const cmi_batch *batch);
 
 /* The prolog: before its rows are finished, row by row from n_local_rows on, and behind it. */
 void cmi_staged_begin_rows(cmi_forward *f);

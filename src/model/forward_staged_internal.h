@@ -7,7 +7,8 @@
 
 /* Offsets in every rank's window. */
 typedef struct cmi_stage_layout {
-    /* open: of each source an offer head, prompts and tokens */
+    /* offers: two windows in turn, since offers may follow one another; of each source a head,
+     * prompts and tokens */
     size_t offers, offer_prompts, offer_tokens, offer_bytes;
     /* prolog: of all staged rows; what q_b_proj reads, rows as wide as the layer's type has them,
      * its scales, and KV as stored */
@@ -33,6 +34,7 @@ struct cmi_staged {
     uint32_t first_head, n_heads; /* that this rank attends with */
     uint32_t q_skip;              /* columns of q_b_proj before them, from a whole block on */
     size_t q_stride;              /* columns of q */
+    uint32_t offers_idx;          /* which window has those of the pass at hand */
     /* the pass in progress */
     const cmi_batch *given;
     cmi_batch batch;         /* local rows, then this rank's share */

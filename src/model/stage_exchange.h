@@ -23,6 +23,9 @@ typedef struct cmi_stage_shape {
     uint32_t max_rows;  /* of a rank's batch, and of those that it computes */
     uint32_t max_pages; /* that the prompts of a pass have in all, those before the pass included;
                          * kept for one layer */
+    /* A pass is staged if that takes as many rows, and an eighth, off the busiest rank; 0: always.
+     */
+    uint32_t min_rows_saved;
 } cmi_stage_shape;
 
 /* Those with a status return why the group cannot go on, as of model/exchange.h: the pass is then

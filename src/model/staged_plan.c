@@ -2,7 +2,7 @@
 
 #include <assert.h>
 
-/* Takes what has room for its pages, in order, so that all ranks take the same. */
+/* What has room for its pages, in order, so that all ranks take the same. */
 static void choose_prompts(cmi_staged_plan *p, const cmi_stage_shape *shape,
                            const cmi_stage_offer *offers, uint32_t page_rows)
 {
@@ -68,11 +68,32 @@ static void cut(cmi_staged_plan *p, const cmi_stage_shape *shape)
     assert(n_left == 0 && p->first_row[shape->n_ranks] == p->n_rows);
 }
 
+/* By how many rows the busiest rank has less than if all stayed at home. */
+static bool is_worth_it(const cmi_staged_plan *p, const cmi_stage_shape *shape,
+                        const cmi_stage_offer *offers)
+{
+    uint32_t most_alone = 0, most = 0;
+    for (uint32_t rank = 0; rank < shape->n_ranks; rank++) {
+        uint32_t n_rows = offers[rank].n_own_rows;
+        for (uint32_t i = 0; i < offers[rank].n_prompts; i++) {
+            n_rows += offers[rank].prompts[i].n_rows;
+        }
+        most_alone = CMI_MAX(most_alone, n_rows);
+        most = CMI_MAX(most, p->n_home_rows[rank] + p->first_row[rank + 1] - p->first_row[rank]);
+    }
+    const uint32_t saved = most_alone - most; /* a cut is never worse than none */
+    return shape->min_rows_saved == 0 || saved >= CMI_MAX(shape->min_rows_saved, most_alone / 8);
+}
+
 void cmi_staged_plan_make(cmi_staged_plan *p, const cmi_stage_shape *shape,
                           const cmi_stage_offer *offers, uint32_t page_rows)
 {
     choose_prompts(p, shape, offers, page_rows);
     cut(p, shape);
+    if (!is_worth_it(p, shape, offers)) {
+        p->n_prompts = p->n_rows = p->n_pages = 0;
+        cut(p, shape);
+    }
 }
 
 uint32_t cmi_staged_heads(uint32_t n_heads, uint32_t n_ranks, uint32_t rank, uint32_t *n_out)

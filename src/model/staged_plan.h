@@ -5,7 +5,9 @@
  * every rank gets as many rows as the others, its own that stay at home (those that decode, and
  * prompts that are not staged) included. Rows cost alike but for attention, which is cut by heads.
  *
- * A prompt is left to its own rank when the pages of all staged ones would be more than there are.
+ * A prompt is left to its own rank when the pages of all staged ones would be more than there are;
+ * and all prompts are where that leaves no rank with much more than the others, since rows that
+ * are shared cost their way.
  *
  * Pure: no I/O, no allocation. */
 #ifndef CMI_MODEL_STAGED_PLAN_H

@@ -13,9 +13,9 @@ typedef struct plan_memory {
 } plan_memory;
 
 static const cmi_staged_plan *make(plan_memory *m, uint32_t n_ranks, uint32_t max_pages,
-                                   const cmi_stage_offer *offers)
+                                   const cmi_stage_offer *offers, uint32_t min_rows_saved)
 {
-    const cmi_stage_shape shape = {n_ranks, MAX_ROWS, max_pages};
+    const cmi_stage_shape shape = {n_ranks, MAX_ROWS, max_pages, min_rows_saved};
     m->plan = (cmi_staged_plan){
         .prompts = m->prompts, .first_row = m->first_row, .n_home_rows = m->n_home_rows};
     cmi_staged_plan_make(&m->plan, &shape, offers, PAGE);
@@ -28,7 +28,7 @@ static void rows_are_cut_evenly_beside_what_stays_at_home(void **state)
     plan_memory m;
     const cmi_stage_prompt of_0[] = {{3, 0}}, of_1[] = {{60, 0}, {30, 64}};
     const cmi_stage_offer offers[] = {{0, 1, of_0}, {0, 2, of_1}, {0, 0, NULL}, {40, 0, NULL}};
-    const cmi_staged_plan *p = make(&m, 4, MAX_PAGES, offers);
+    const cmi_staged_plan *p = make(&m, 4, MAX_PAGES, offers, 0);
     /* 93 rows over three ranks, for the fourth has more than its part already */
     const uint32_t want[] = {0, 31, 62, 93, 93};
     assert_memory_equal(p->first_row, want, sizeof want);
@@ -41,10 +41,10 @@ static void rows_are_cut_evenly_beside_what_stays_at_home(void **state)
     assert_int_equal(p->prompts[2].n_pages, 2); /* 94 positions */
     const cmi_stage_offer few[] = {{2, 0, NULL}, {1, 1, of_0}, {2, 0, NULL}};
     const uint32_t want_few[] = {0, 1, 3, 3}; /* up to 2 each, then one more to the first */
-    p = make(&m, 3, MAX_PAGES, few);
+    p = make(&m, 3, MAX_PAGES, few, 0);
     assert_memory_equal(p->first_row, want_few, sizeof want_few);
     const cmi_stage_offer nothing[] = {{2, 0, NULL}, {0, 0, NULL}};
-    assert_int_equal(make(&m, 2, MAX_PAGES, nothing)->first_row[2], 0);
+    assert_int_equal(make(&m, 2, MAX_PAGES, nothing, 0)->first_row[2], 0);
 }
 
 static void what_finds_no_pages_stays_at_home(void **state)
@@ -53,7 +53,7 @@ static void what_finds_no_pages_stays_at_home(void **state)
     plan_memory m;
     const cmi_stage_prompt of_0[] = {{10, 0}, {20, 190}, {1, 64}}, of_1[] = {{10, 54}, {2, 0}};
     const cmi_stage_offer offers[] = {{1, 3, of_0}, {0, 2, of_1}};
-    const cmi_staged_plan *p = make(&m, 2, 4, offers); /* 1, 4 too many, 2, 1, 1 too many */
+    const cmi_staged_plan *p = make(&m, 2, 4, offers, 0); /* 1, 4 too many, 2, 1, 1 too many */
     assert_int_equal(p->n_prompts, 3);
     assert_int_equal(p->n_pages, 4);
     assert_int_equal(p->prompts[1].prompt_idx, 2);
@@ -92,7 +92,7 @@ static void any_cut_is_whole_and_even(void **state)
                 offers[rank].n_prompts++;
             }
         }
-        const cmi_staged_plan *p = make(&m, n_ranks, max_pages, offers);
+        const cmi_staged_plan *p = make(&m, n_ranks, max_pages, offers, 0);
         for (uint32_t i = 0; i < p->n_prompts; i++) {
             assert_int_equal(p->prompts[i].first_row, n_rows);
             n_rows += p->prompts[i].n_rows;
@@ -110,6 +110,23 @@ static void any_cut_is_whole_and_even(void **state)
             assert_true(share == 0 || p->n_home_rows[rank] + share <= least + 1);
         }
     }
+}
+
+static void even_prompts_stay_at_home(void **state)
+{
+    (void)state;
+    plan_memory m;
+    const cmi_stage_prompt of_0[] = {{80, 0}}, of_1[] = {{40, 0}};
+    cmi_stage_offer offers[] = {{0, 1, of_0}, {0, 1, of_1}}; /* 80 or 60 */
+    assert_int_equal(make(&m, 2, MAX_PAGES, offers, 20)->n_prompts, 2);
+    const cmi_staged_plan *p = make(&m, 2, MAX_PAGES, offers, 21);
+    assert_int_equal(p->n_prompts, 0);
+    assert_int_equal(p->first_row[2], 0);
+    offers[1].n_own_rows = 24; /* 80 or 72: less than an eighth */
+    assert_int_equal(make(&m, 2, MAX_PAGES, offers, 1)->n_prompts, 0);
+    assert_int_equal(make(&m, 2, MAX_PAGES, offers, 0)->n_prompts, 2);
+    offers[1].n_own_rows = 20;
+    assert_int_equal(make(&m, 2, MAX_PAGES, offers, 10)->n_prompts, 2);
 }
 
 static void heads_are_dealt_out(void **state)
@@ -132,6 +149,7 @@ int main(void)
         cmocka_unit_test(rows_are_cut_evenly_beside_what_stays_at_home),
         cmocka_unit_test(what_finds_no_pages_stays_at_home),
         cmocka_unit_test(any_cut_is_whole_and_even),
+        cmocka_unit_test(even_prompts_stay_at_home),
         cmocka_unit_test(heads_are_dealt_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -321,13 +321,11 @@ static void free_rank(bench_rank *r)
 /* ---- passes ---- */
 
 /* The next rows of the rank's prompts, in order. */
-static const cmi_batch *next_batch(bench_rank *r, cmi_bench_prefill_way way)
+static void next_batch(bench_rank *r)
 {
     const cmi_bench_staged_options *opt = r->run->opt;
     uint32_t token = 0;
-    r->batch = (cmi_batch){.token_ids = r->batch_tokens,
-                           .spans = r->spans,
-                           .is_staged = way == CMI_BENCH_PREFILL_STAGED};
+    r->batch = (cmi_batch){.token_ids = r->batch_tokens, .spans = r->spans};
     for (size_t i = r->rank; i < opt->prompts.n; i += opt->n_ranks) {
         const uint32_t n = opt->prompts.values[i];
         const uint32_t n_rows = CMI_MIN(n - r->n_done[i], opt->chunk - r->batch.n_rows);
@@ -345,7 +343,6 @@ static const cmi_batch *next_batch(bench_rank *r, cmi_bench_prefill_way way)
         }
         token += n;
     }
-    return &r->batch;
 }
 
 /* All prompts once. What was put goes on its way while the rank takes part, so it is there before
@@ -361,7 +358,11 @@ static cmi_status run_prompts(bench_rank *r, uint32_t round, cmi_bench_prefill_w
     pthread_barrier_wait(&r->run->together.barrier); /* all begin together */
     const double begin = cmi_bench_seconds();
     for (uint32_t pass = 0; st == CMI_OK && pass < r->run->n_passes; pass++) {
-        st = cmi_forward_run(r->forward, next_batch(r, way));
+        next_batch(r);
+        if (way == CMI_BENCH_PREFILL_STAGED) {
+            st = cmi_forward_offer(r->forward, &r->batch, &r->batch.is_staged);
+        }
+        st = st == CMI_OK ? cmi_forward_run(r->forward, &r->batch) : st;
         if (round == 0) {
             r->crc[way] = cmi_crc32c(r->crc[way], cmi_forward_hidden(r->forward),
                                      r->batch.n_rows * width * sizeof(float));
