@@ -52,6 +52,7 @@ typedef struct cmi_model_options {
     uint32_t n_redundant;    /* replicas of experts beyond one of each */
     uint32_t n_microbatches; /* 0: as many as pay */
     bool balances;           /* experts move between ranks */
+    bool shares_prompts;     /* ranks share rows of uneven prompts */
     uint32_t balance_window; /* passes; 0: the default */
     /* Of n_threads, for an instance of their own that runs prompts; 0: one instance does all. */
     uint32_t n_prefill_threads;

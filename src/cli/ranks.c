@@ -62,6 +62,10 @@ void cmi_cli_ranks_add_options(cmi_option *table, cmi_model_options *opt)
          "parts of a step that take turns, so that one computes while rows\n"
          "of the other are on their way: 1, 2, or 0 (the default): as pays",
          CMI_OPTION_UINT, &opt->n_microbatches, 0, 2},
+        {"ep-staged-prefill", NULL,
+         "share rows and heads of uneven prompts among all ranks, so that\n"
+         "none waits for one with a long prompt",
+         CMI_OPTION_FLAG, &opt->shares_prompts, 0, 0},
         {0},
     };
     while (table->names != NULL) {
@@ -228,6 +232,7 @@ cmi_status cmi_cli_ranks_join(cmi_cli_ranks *ranks, cmi_model_options *opt, bool
                                         .membership = ranks->membership,
                                         .n_redundant = opt->n_redundant,
                                         .n_microbatches = opt->n_microbatches,
+                                        .shares_prompts = opt->shares_prompts,
                                         .balance_window = opt->balances ? window : 0};
     instance->rank = &ranks->options;
     return st;

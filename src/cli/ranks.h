@@ -30,7 +30,7 @@ typedef struct cmi_cli_ranks {
 } cmi_cli_ranks;
 
 /* Behind the table's last option: those of commands that can run ranks. */
-enum { CMI_CLI_RANK_OPTIONS = 7 };
+enum { CMI_CLI_RANK_OPTIONS = 8 };
 void cmi_cli_ranks_add_options(cmi_option *table, cmi_model_options *opt);
 
 /* What main was given; the others are started with it. */

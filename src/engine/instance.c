@@ -23,17 +23,18 @@ static double gib(uint64_t n_bytes)
 
 static cmi_forward_options forward_options(cmi_instance *in, const cmi_kv_layout *layout)
 {
-    return (cmi_forward_options){.config = &in->config,
-                                 .weights = in->weights,
-                                 .kernels = &in->kernels,
-                                 .team = in->team,
-                                 .kv_layout = *layout,
-                                 .kv_base = in->kv_pool.base,
-                                 .max_rows = in->max_step_rows,
-                                 .max_decode_rows = in->max_decode_rows,
-                                 .max_positions = in->max_model_len,
-                                 .exchange = in->rank != NULL ? cmi_instance_rank_exchange(in->rank)
-                                                              : NULL};
+    return (cmi_forward_options){
+        .config = &in->config,
+        .weights = in->weights,
+        .kernels = &in->kernels,
+        .team = in->team,
+        .kv_layout = *layout,
+        .kv_base = in->kv_pool.base,
+        .max_rows = in->max_step_rows,
+        .max_decode_rows = in->max_decode_rows,
+        .max_positions = in->max_model_len,
+        .exchange = in->rank != NULL ? cmi_instance_rank_exchange(in->rank) : NULL,
+        .stage = in->rank != NULL ? cmi_instance_rank_stage(in->rank) : NULL};
 }
 
 static cmi_weights_options weights_options(const cmi_instance *in, const cmi_instance_options *opt)
@@ -84,20 +85,23 @@ static uint64_t pages_needed(const cmi_instance *in, const cmi_instance_options 
     return opt->n_kv_tokens > 0 ? pages_wanted(in, opt) : cmi_kv_pages_for(in->max_model_len);
 }
 
-/* sizes: of the exchange that there will be; NULL: none. */
+/* sizes: of the exchanges that there will be; NULL: none. */
 static memory_plan plan_memory(cmi_instance *in, const cmi_instance_options *opt,
                                const cmi_kv_layout *layout, uint64_t weights_bytes,
-                               cmi_exchange *sizes)
+                               cmi_instance_rank_sizes *sizes)
 {
     cmi_weights_options weights = weights_options(in, opt);
     cmi_forward_options forward = forward_options(in, layout);
-    forward.exchange = sizes;
+    if (sizes != NULL) {
+        forward.exchange = &sizes->exchange;
+        forward.stage = sizes->stage.shape.n_ranks > 0 ? &sizes->stage : NULL;
+    }
     return (memory_plan){
         .weights_bytes = weights_bytes,
         .kv_bytes = pages_needed(in, opt) * layout->page_bytes,
         .scratch_bytes = cmi_forward_estimate_bytes(&forward) + logits_bytes(in) +
                          (sizes != NULL && opt->rank->n_microbatches != 1
-                              ? cmi_pipeline_estimate_bytes(&forward, sizes)
+                              ? cmi_pipeline_estimate_bytes(&forward, &sizes->exchange)
                               : 0) +
                          (weights.with_mtp ? mtp_hidden_bytes(in) : 0),
     };
@@ -116,17 +120,16 @@ static cmi_status fit_memory(cmi_instance *in, const cmi_instance_options *opt,
             opt->max_model_len, limit);
     }
     in->max_model_len = opt->max_model_len > 0 ? opt->max_model_len : limit;
-    uint64_t weights_bytes = new_weights_bytes(in, opt), rank_bytes = 0;
-    cmi_exchange exchange, *sizes = NULL;
+    uint64_t weights_bytes = new_weights_bytes(in, opt);
+    cmi_instance_rank_sizes of_rank, *sizes = NULL;
     if (opt->rank != NULL) {
         const cmi_weights_options weights = weights_options(in, opt);
-        cmi_status st =
-            cmi_instance_rank_plan(in, opt, &weights, sizes = &exchange, &rank_bytes, err);
+        cmi_status st = cmi_instance_rank_plan(in, opt, &weights, layout, sizes = &of_rank, err);
         if (st != CMI_OK) {
             return st;
         }
+        weights_bytes += of_rank.n_bytes;
     }
-    weights_bytes += rank_bytes;
     memory_plan plan = plan_memory(in, opt, layout, weights_bytes, sizes);
     while (opt->max_model_len == 0 && in->max_model_len > 2 * CMI_KV_PAGE_TOKENS &&
            plan.weights_bytes + plan.kv_bytes + plan.scratch_bytes > available) {

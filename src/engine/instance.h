@@ -41,6 +41,7 @@ typedef struct cmi_rank_options {
     uint32_t n_redundant; /* replicas of experts beyond one of each */
     /* Of a pass (model/pipeline.h): 1 or 2; 0: as many as pay. */
     uint32_t n_microbatches;
+    bool shares_prompts; /* rows of uneven prompts among all ranks (model/forward_staged.h) */
     /* Passes after which experts may move between ranks (engine/rank_balance.h); 0: they stay. */
     uint32_t balance_window;
 } cmi_rank_options;

@@ -22,6 +22,7 @@ struct cmi_instance_rank {
     cmi_pipeline *pipeline;  /* NULL: one microbatch, always */
     uint32_t forced;         /* microbatches of a pass; 0: as many as pay */
     uint32_t n_microbatches; /* of the next pass, agreed with the others */
+    bool shares_prompts;
     cmi_microbatch microbatches;
     cmi_instance_rank_stats stats;
 };
@@ -60,15 +61,40 @@ static cmi_ep_shape shape_of(const cmi_instance *in, const cmi_instance_options 
                           .result_bytes = wide};
 }
 
+/* Pages for what all ranks may have in a pass, and for much that goes before it; prompts that are
+ * longer still are computed at home. */
+static cmi_stage_shape stage_of(const cmi_instance *in, const cmi_instance_options *opt)
+{
+    enum { MAX_CONTEXT_PAGES = 512, MIN_ROWS_SAVED = 16 };
+    if (!opt->rank->shares_prompts) {
+        return (cmi_stage_shape){0};
+    }
+    const uint32_t n_ranks = cmi_membership_count(opt->rank->membership);
+    const uint32_t longest = cmi_kv_pages_for(in->config.max_position_embeddings);
+    return (cmi_stage_shape){.n_ranks = n_ranks,
+                             .max_rows = in->max_step_rows,
+                             .max_pages = n_ranks * (cmi_kv_pages_for(in->max_step_rows) + 1) +
+                                          CMI_MIN(longest, (uint32_t)MAX_CONTEXT_PAGES),
+                             .min_rows_saved = MIN_ROWS_SAVED};
+}
+
+static uint64_t stage_window_bytes(const cmi_instance *in, const cmi_kv_layout *layout,
+                                   const cmi_stage_shape *shape)
+{
+    return shape->n_ranks > 0 ? cmi_forward_stage_window_bytes(&in->config, layout, shape) : 0;
+}
+
 static uint32_t stream_count(const cmi_instance_options *opt)
 {
     return opt->rank->n_microbatches == 1 ? 1 : 2;
 }
 
 cmi_status cmi_instance_rank_plan(const cmi_instance *in, const cmi_instance_options *opt,
-                                  const cmi_weights_options *weights, cmi_exchange *sizes_out,
-                                  uint64_t *n_bytes_out, cmi_error *err)
+                                  const cmi_weights_options *weights,
+                                  const cmi_kv_layout *kv_layout,
+                                  cmi_instance_rank_sizes *sizes_out, cmi_error *err)
 {
+    const cmi_stage_shape stage = stage_of(in, opt);
     const cmi_expert_layout layout = expert_layout(in, opt);
     const cmi_ep_shape shape = shape_of(in, opt);
     cmi_ep_layout windows;
@@ -87,9 +113,12 @@ cmi_status cmi_instance_rank_plan(const cmi_instance *in, const cmi_instance_opt
         const uint64_t n_slabs =
             (uint64_t)cmi_expert_rank_slots(&layout, self, &first) * count_layers(in, weights) +
             (opt->rank->balance_window > 0 ? 1 : 0);
-        *sizes_out = (cmi_exchange){NULL, shape.max_rows, shape.n_ranks * windows.max_pairs};
-        *n_bytes_out = n_slabs * cmi_expert_slab_bytes(&in->config, weights) +
-                       stream_count(opt) * windows.region_bytes;
+        *sizes_out = (cmi_instance_rank_sizes){
+            .exchange = {NULL, shape.max_rows, shape.n_ranks * windows.max_pairs},
+            .stage = {.shape = stage, .rank = self},
+            .n_bytes = n_slabs * cmi_expert_slab_bytes(&in->config, weights) +
+                       stream_count(opt) * windows.region_bytes +
+                       stage_window_bytes(in, kv_layout, &stage)};
     }
     return st;
 }
@@ -108,6 +137,8 @@ static uint64_t hash_model(const cmi_instance *in, const cmi_instance_options *o
         opt->rank->n_redundant,
         opt->rank->n_microbatches,
         opt->rank->balance_window,
+        opt->rank->shares_prompts,
+        opt->rank->shares_prompts ? in->max_model_len : 0, /* whose positions all must know */
         in->config.num_hidden_layers,
         in->config.n_routed_experts,
         in->weights->mtp != NULL,
@@ -161,6 +192,8 @@ static cmi_status open_ep(cmi_instance *in, const cmi_instance_options *opt, cmi
     ep.team = in->team;
     ep.shape = shape_of(in, opt);
     ep.n_streams = stream_count(opt);
+    ep.stage = stage_of(in, opt);
+    ep.stage_window_bytes = stage_window_bytes(in, &in->kv_pool.layout, &ep.stage);
     ep.n_layers = in->config.num_hidden_layers + 1;
     ep.n_experts = in->config.n_routed_experts;
     ep.rank_of = cmi_rank_experts_rank_of(r->experts);
@@ -180,6 +213,7 @@ cmi_status cmi_instance_rank_open(cmi_instance *in, const cmi_instance_options *
     cmi_instance_rank *r = in->rank = cmi_alloc(1, sizeof *r);
     r->fabric = opt->rank->fabric;
     r->forced = opt->rank->n_microbatches;
+    r->shares_prompts = opt->rank->shares_prompts;
     r->n_places = cmi_membership_count(members);
     r->place = cmi_membership_self(members);
     r->stats = (cmi_instance_rank_stats){.place = r->place, .n_places = r->n_places};
@@ -202,6 +236,11 @@ void cmi_instance_rank_close(cmi_instance *in)
     if (r == NULL) {
         return;
     }
+    if (r->shares_prompts) {
+        cmi_log(CMI_LOG_INFO, "rank %u: prompts were shared in %llu of %llu passes", r->place,
+                (unsigned long long)r->stats.n_staged_passes,
+                (unsigned long long)r->stats.n_passes);
+    }
     cmi_pipeline_destroy(r->pipeline);
     cmi_ep_rank_destroy(r->ep);
     cmi_rank_balance_destroy(r->balance);
@@ -213,6 +252,11 @@ void cmi_instance_rank_close(cmi_instance *in)
 cmi_exchange *cmi_instance_rank_exchange(cmi_instance_rank *rank)
 {
     return cmi_ep_rank_exchange(rank->ep, 0);
+}
+
+cmi_stage_exchange *cmi_instance_rank_stage(cmi_instance_rank *rank)
+{
+    return cmi_ep_rank_stage(rank->ep);
 }
 
 /* ---- views ---- */
@@ -323,19 +367,38 @@ static cmi_microbatch_kind kind_of(const cmi_batch *batch)
                                                        : CMI_MICROBATCH_DECODE;
 }
 
+/* What a pass with rows has taken, for those to come. */
+static void note_pass(cmi_instance_rank *r, const cmi_batch *batch, uint32_t n_microbatches,
+                      double taken_ns)
+{
+    r->stats.n_passes++;
+    if (batch->is_staged) {
+        r->stats.n_staged_passes++;
+        return;
+    }
+    cmi_microbatch_note(&r->microbatches, kind_of(batch), n_microbatches, work_of(batch), taken_ns);
+    r->stats.n_split_passes += n_microbatches == 2 ? 1 : 0;
+}
+
 static cmi_status pass_of_main(cmi_instance *in, cmi_batch *batch)
 {
     cmi_instance_rank *r = in->rank;
     const uint32_t n = r->n_microbatches;
     const uint64_t begin_ns = cmi_fabric_now_ns(r->fabric);
+    cmi_status st = CMI_OK;
     if (batch->n_rows > 0) {
         const cmi_microbatch_kind kind = kind_of(batch);
         const uint32_t wish =
             r->forced > 0 ? r->forced : cmi_microbatch_wish(&r->microbatches, kind);
         batch->vote = cmi_microbatch_vote(kind, r->place, wish);
     }
-    cmi_status st = r->pipeline != NULL ? cmi_pipeline_run(r->pipeline, batch, n)
-                                        : cmi_forward_run(in->forward, batch);
+    if (r->shares_prompts && r->stats.n_living == r->n_places) {
+        st = cmi_forward_offer(in->forward, batch, &batch->is_staged);
+    }
+    if (st == CMI_OK) {
+        st = r->pipeline != NULL ? cmi_pipeline_run(r->pipeline, batch, n)
+                                 : cmi_forward_run(in->forward, batch);
+    }
     if (st == CMI_OK) {
         r->n_microbatches =
             r->forced > 0 ? r->forced : cmi_microbatch_agreed(cmi_forward_heard_vote(in->forward));
@@ -344,9 +407,7 @@ static cmi_status pass_of_main(cmi_instance *in, cmi_batch *batch)
     r->stats.n_all_passes += st == CMI_OK ? 1 : 0;
     r->stats.passes_ns += st == CMI_OK ? taken_ns : 0;
     if (st == CMI_OK && batch->n_rows > 0) {
-        cmi_microbatch_note(&r->microbatches, kind_of(batch), n, work_of(batch), (double)taken_ns);
-        r->stats.n_passes++;
-        r->stats.n_split_passes += n == 2 ? 1 : 0;
+        note_pass(r, batch, n, (double)taken_ns);
     }
     return st == CMI_OK && r->balance != NULL ? cmi_rank_balance_advance(r->balance, true) : st;
 }

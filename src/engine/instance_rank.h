@@ -35,16 +35,22 @@ void cmi_instance_rank_close(cmi_instance *in);
 /* After the forward pass has been made. CMI_ERR_NO_MEMORY. */
 CMI_NODISCARD cmi_status cmi_instance_rank_start(cmi_instance *in, cmi_error *err);
 
-/* What the forward pass of such an instance needs to know before there is a rank; and how many
- * bytes experts and receive windows take. */
+/* What the forward pass of such an instance needs to know before there is a rank: sizes of the
+ * exchanges; and how many bytes experts and receive windows take. */
+typedef struct cmi_instance_rank_sizes {
+    cmi_exchange exchange;
+    cmi_stage_exchange stage; /* without ranks: there is none */
+    uint64_t n_bytes;
+} cmi_instance_rank_sizes;
 CMI_NODISCARD cmi_status cmi_instance_rank_plan(const cmi_instance *in,
                                                 const cmi_instance_options *opt,
                                                 const cmi_weights_options *weights,
-                                                cmi_exchange *sizes_out, uint64_t *n_bytes_out,
-                                                cmi_error *err);
+                                                const cmi_kv_layout *layout,
+                                                cmi_instance_rank_sizes *sizes_out, cmi_error *err);
 
 /* Of an instance's rank, for its forward pass. */
 cmi_exchange *cmi_instance_rank_exchange(cmi_instance_rank *rank);
+cmi_stage_exchange *cmi_instance_rank_stage(cmi_instance_rank *rank); /* NULL: none */
 
 /* Waits until this rank is one of a view whose experts are all here or at others: passes can run
  * then, and it is the same at once if nothing has happened. CMI_ERR_TIMEOUT: there are too few, for
@@ -81,6 +87,7 @@ typedef struct cmi_instance_rank_stats {
     uint64_t n_read;                   /* experts read since the start */
     uint64_t last_rejoin_ns;           /* from a pass that failed to the next that could begin */
     uint64_t n_passes, n_split_passes; /* of the main model with rows; as two microbatches */
+    uint64_t n_staged_passes;          /* in which prompts were shared */
     uint64_t n_all_passes, passes_ns;  /* of the main model, also without rows */
     cmi_ep_counters work;              /* of all passes */
     cmi_rank_balance_stats balance;    /* zeroed: experts stay */

@@ -12,9 +12,11 @@ struct cmi_ep_rank {
     cmi_ep_rank_options opt;
     cmi_gang *gang;
     uint32_t self;
-    cmi_region_id regions[CMI_EP_MAX_STREAMS];
+    cmi_region_id regions[CMI_EP_MAX_REGIONS];
+    uint32_t n_regions;
     cmi_exchange *exchanges[CMI_EP_MAX_STREAMS];
-    cmi_ep_peer *peers; /* [places] */
+    cmi_stage_exchange *stage; /* in the last region; or NULL */
+    cmi_ep_peer *peers;        /* [places] */
     uint64_t dead[CMI_GANG_MAX_RANKS / 64];
     uint32_t n_living;
     uint64_t epoch; /* that is entered; 0: none */
@@ -62,11 +64,34 @@ static cmi_status make_exchange(cmi_ep_rank *rank, uint32_t stream, cmi_error *e
     return st;
 }
 
+static cmi_status make_stage(cmi_ep_rank *rank, cmi_error *err)
+{
+    const cmi_ep_rank_options *opt = &rank->opt;
+    const uint32_t idx = opt->n_streams;
+    cmi_ep_stage_options stage = {.shape = opt->stage,
+                                  .rank = rank->self,
+                                  .team = opt->team,
+                                  .fabric = opt->fabric,
+                                  .peers = rank->peers,
+                                  .patience_ns = opt->patience_ns,
+                                  .look = look,
+                                  .look_arg = rank};
+    cmi_status st = cmi_fabric_alloc(
+        opt->fabric, cmi_ep_stage_region_bytes(opt->stage.n_ranks, opt->stage_window_bytes),
+        "prompt windows", &rank->regions[idx], err);
+    if (st == CMI_OK) {
+        rank->n_regions++;
+        stage.region = rank->regions[idx];
+        st = cmi_ep_stage_create(&rank->stage, &stage, err);
+    }
+    return st;
+}
+
 /* What the others are told before they write here. */
 static cmi_status write_hello(cmi_ep_rank *rank, cmi_error *err)
 {
-    cmi_ep_hello hello = {.model = rank->opt.model, .n_streams = rank->opt.n_streams};
-    for (uint32_t i = 0; i < hello.n_streams; i++) {
+    cmi_ep_hello hello = {.model = rank->opt.model, .n_regions = rank->n_regions};
+    for (uint32_t i = 0; i < hello.n_regions; i++) {
         cmi_status st = cmi_region_get_rkey(rank->opt.fabric, rank->regions[i], &hello.regions[i]);
         if (st != CMI_OK) {
             return cmi_error_set(err, st, "exchange windows have no key: %s", cmi_status_text(st));
@@ -97,7 +122,8 @@ cmi_status cmi_ep_rank_create(cmi_ep_rank **rank_out, const cmi_ep_rank_options 
 {
     const uint32_t n_places = cmi_membership_count(opt->membership);
     if (opt->n_streams < 1 || opt->n_streams > CMI_EP_MAX_STREAMS ||
-        opt->shape.n_ranks != n_places) {
+        opt->shape.n_ranks != n_places ||
+        (opt->stage.n_ranks != 0 && opt->stage.n_ranks != n_places)) {
         return cmi_error_set(err, CMI_ERR_INVALID, "a rank with %u streams among %u of %u",
                              opt->n_streams, opt->shape.n_ranks, n_places);
     }
@@ -111,6 +137,10 @@ cmi_status cmi_ep_rank_create(cmi_ep_rank **rank_out, const cmi_ep_rank_options 
     }
     for (uint32_t i = 0; st == CMI_OK && i < opt->n_streams; i++) {
         st = make_exchange(rank, i, err);
+    }
+    rank->n_regions = opt->n_streams;
+    if (st == CMI_OK && opt->stage.n_ranks > 0) {
+        st = make_stage(rank, err);
     }
     st = st == CMI_OK ? write_hello(rank, err) : st;
     st = st == CMI_OK ? start_gang(rank, err) : st;
@@ -130,6 +160,9 @@ void cmi_ep_rank_destroy(cmi_ep_rank *rank)
     cmi_gang_destroy(rank->gang);
     for (uint32_t i = 0; i < CMI_EP_MAX_STREAMS; i++) {
         cmi_ep_destroy(rank->exchanges[i]);
+    }
+    cmi_ep_stage_destroy(rank->stage);
+    for (uint32_t i = 0; i < CMI_EP_MAX_REGIONS; i++) {
         cmi_fabric_deregister(rank->opt.fabric, rank->regions[i]);
     }
     cmi_free(rank->peers);
@@ -140,6 +173,11 @@ cmi_exchange *cmi_ep_rank_exchange(cmi_ep_rank *rank, uint32_t stream)
 {
     assert(stream < rank->opt.n_streams);
     return rank->exchanges[stream];
+}
+
+cmi_stage_exchange *cmi_ep_rank_stage(cmi_ep_rank *rank)
+{
+    return rank->stage;
 }
 
 /* ---- getting on ---- */
@@ -285,7 +323,7 @@ static cmi_status open_region(cmi_ep_rank *rank, const cmi_gang_rank *peer, cons
     return st;
 }
 
-static cmi_status find_peers(cmi_ep_rank *rank, uint32_t stream, cmi_error *err)
+static cmi_status find_peers(cmi_ep_rank *rank, uint32_t region_idx, cmi_error *err)
 {
     const cmi_gang_view *view = cmi_gang_get_view(rank->gang);
     for (uint32_t i = 0; i < rank->opt.shape.n_ranks; i++) {
@@ -296,7 +334,7 @@ static cmi_status find_peers(cmi_ep_rank *rank, uint32_t stream, cmi_error *err)
         cmi_ep_peer *peer = &rank->peers[of->slot];
         cmi_ep_hello hello;
         if (!cmi_ep_read_hello(of->blob, of->blob_bytes, &hello) ||
-            hello.model != rank->opt.model || hello.n_streams != rank->opt.n_streams) {
+            hello.model != rank->opt.model || hello.n_regions != rank->n_regions) {
             return cmi_error_set(err, CMI_ERR_UNSUPPORTED,
                                  "rank %u of %s has another model, or options that do not go "
                                  "together with this rank's",
@@ -305,7 +343,7 @@ static cmi_status find_peers(cmi_ep_rank *rank, uint32_t stream, cmi_error *err)
         if (i != view->rank) {
             peer->is_away = false;
             peer->endpoint = of->endpoint;
-            cmi_status st = open_region(rank, of, &hello.regions[stream], &peer->region);
+            cmi_status st = open_region(rank, of, &hello.regions[region_idx], &peer->region);
             if (st != CMI_OK) {
                 return cmi_error_set(err, st, "rank %u of %s cannot be reached: %s", of->slot,
                                      rank->opt.name, cmi_status_text(st));
@@ -322,13 +360,17 @@ cmi_status cmi_ep_rank_enter(cmi_ep_rank *rank, cmi_error *err)
         return cmi_error_set(err, CMI_ERR_PEER, "the view is over");
     }
     const uint64_t epoch = cmi_gang_get_view(rank->gang)->epoch;
-    for (uint32_t i = 0; i < rank->opt.n_streams; i++) {
+    const uint64_t sequence = (uint64_t)cmi_gang_epoch_count(epoch) << SEQUENCE_BITS;
+    for (uint32_t i = 0; i < rank->n_regions; i++) {
         cmi_status st = find_peers(rank, i, err);
         if (st != CMI_OK) {
             return st;
         }
-        cmi_ep_restart(rank->exchanges[i], rank->peers,
-                       (uint64_t)cmi_gang_epoch_count(epoch) << SEQUENCE_BITS);
+        if (i < rank->opt.n_streams) {
+            cmi_ep_restart(rank->exchanges[i], rank->peers, sequence);
+        } else {
+            cmi_ep_stage_restart(rank->stage, rank->peers, sequence);
+        }
     }
     if (cmi_gang_get_phase(rank->gang) != CMI_GANG_READY) {
         return cmi_error_set(err, CMI_ERR_PEER, "the view is over");

@@ -23,6 +23,7 @@
 #include "cluster/gang.h"
 #include "ep/ep.h"
 #include "ep/rank_wire.h"
+#include "ep/stage.h"
 
 typedef struct cmi_ep_rank cmi_ep_rank;
 
@@ -34,6 +35,9 @@ typedef struct cmi_ep_rank_options {
     cmi_team *team;             /* outlives the rank */
     cmi_ep_shape shape;         /* n_ranks: all places */
     uint32_t n_streams;         /* exchanges beside each other: 1 .. CMI_EP_MAX_STREAMS */
+    /* Of a stage exchange beside them, for all places; no ranks: there is none. */
+    cmi_stage_shape stage;
+    size_t stage_window_bytes;
     uint32_t n_layers, n_experts;
     const uint16_t *rank_of; /* [n_layers][n_experts] places, as in ep.h; the caller's */
     uint32_t *counts;        /* as in ep.h; of all streams together */
@@ -59,6 +63,9 @@ void cmi_ep_rank_destroy(cmi_ep_rank *rank); /* NULL is fine */
 
 /* Of a stream, for the forward pass. The same for the rank's life. */
 cmi_exchange *cmi_ep_rank_exchange(cmi_ep_rank *rank, uint32_t stream);
+
+/* Likewise; NULL: there is none. To be used in views in which all places live. */
+cmi_stage_exchange *cmi_ep_rank_stage(cmi_ep_rank *rank);
 
 typedef enum cmi_ep_rank_state {
     CMI_EP_RANK_WAITING,

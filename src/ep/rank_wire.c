@@ -4,8 +4,8 @@ size_t cmi_ep_write_hello(uint8_t out[CMI_EP_MAX_HELLO], const cmi_ep_hello *hel
 {
     cmi_le_writer w = {out, out + CMI_EP_MAX_HELLO, false};
     cmi_le_put(&w, hello->model, 8);
-    cmi_le_put(&w, hello->n_streams, 4);
-    for (uint32_t i = 0; i < hello->n_streams; i++) {
+    cmi_le_put(&w, hello->n_regions, 4);
+    for (uint32_t i = 0; i < hello->n_regions; i++) {
         cmi_le_put(&w, hello->regions[i].n_bytes, 2);
         cmi_le_put_bytes(&w, hello->regions[i].bytes, hello->regions[i].n_bytes);
     }
@@ -17,11 +17,11 @@ bool cmi_ep_read_hello(const void *bytes, size_t n_bytes, cmi_ep_hello *hello_ou
     cmi_le_reader r = {bytes, (const uint8_t *)bytes + n_bytes, false};
     *hello_out = (cmi_ep_hello){0};
     hello_out->model = cmi_le_get64(&r);
-    hello_out->n_streams = cmi_le_get32(&r);
-    if (hello_out->n_streams > CMI_EP_MAX_STREAMS) {
+    hello_out->n_regions = cmi_le_get32(&r);
+    if (hello_out->n_regions > CMI_EP_MAX_REGIONS) {
         return false;
     }
-    for (uint32_t i = 0; i < hello_out->n_streams; i++) {
+    for (uint32_t i = 0; i < hello_out->n_regions; i++) {
         cmi_rkey *rkey = &hello_out->regions[i];
         const uint16_t n = cmi_le_get16(&r);
         const uint8_t *from = n <= sizeof rkey->bytes ? cmi_le_get_bytes(&r, n) : NULL;

@@ -8,19 +8,20 @@
 
 enum {
     CMI_EP_MAX_STREAMS = 2,
+    CMI_EP_MAX_REGIONS = CMI_EP_MAX_STREAMS + 1, /* and the stage exchange's */
     CMI_EP_FRAME_CALL = CMI_FRAME_EP,
     CMI_EP_FRAME_COUNTS,
     CMI_EP_FRAME_ROUND,
     CMI_EP_MAX_COUNTS = 256, /* of a frame */
     CMI_EP_MAX_FRAME = CMI_FRAME_HEAD_BYTES + 64 + 4 * CMI_EP_MAX_COUNTS,
-    CMI_EP_MAX_HELLO = 16 + CMI_EP_MAX_STREAMS * (2 + CMI_FABRIC_MAX_RKEY),
+    CMI_EP_MAX_HELLO = 16 + CMI_EP_MAX_REGIONS * (2 + CMI_FABRIC_MAX_RKEY),
 };
 
 /* The blob of a rank in its gang. */
 typedef struct cmi_ep_hello {
     uint64_t model; /* a hash of all that ranks of one instance have in common */
-    uint32_t n_streams;
-    cmi_rkey regions[CMI_EP_MAX_STREAMS];
+    uint32_t n_regions;
+    cmi_rkey regions[CMI_EP_MAX_REGIONS]; /* of the streams, then of stages */
 } cmi_ep_hello;
 
 /* A pass begins that all ranks are to join. */

@@ -129,9 +129,10 @@ void cmi_ep_stage_restart(cmi_stage_exchange *exchange, const cmi_ep_peer *peers
     for (uint32_t i = 0; i < exchange->shape.n_ranks; i++) {
         cmi_ep_target *t = &s->ep.targets[i];
         t->peer = peers[i];
-        t->memory = i == exchange->rank
-                        ? s->ep.region
-                        : cmi_remote_memory(s->ep.opt.fabric, peers[i].endpoint, peers[i].region);
+        t->memory = i == exchange->rank ? s->ep.region : NULL;
+        if (i != exchange->rank && !peers[i].is_away) {
+            t->memory = cmi_remote_memory(s->ep.opt.fabric, peers[i].endpoint, peers[i].region);
+        }
     }
 }
 

@@ -22,7 +22,7 @@ typedef struct cmi_ep_stage_options {
     cmi_team *team;
     cmi_fabric *fabric;
     cmi_region_id region;     /* cmi_ep_stage_region_bytes, zeroed, of this rank */
-    const cmi_ep_peer *peers; /* [n_ranks], where their regions are; copied. None is away. */
+    const cmi_ep_peer *peers; /* [n_ranks], where their regions are; copied */
     uint64_t patience_ns;     /* without a peer's flag for so long the exchange is over */
     /* As of cmi_ep_options. */
     cmi_status (*look)(void *arg);
@@ -44,7 +44,7 @@ uint32_t cmi_ep_stage_culprit(const cmi_stage_exchange *exchange);
 uint64_t cmi_ep_stage_waited_ns(const cmi_stage_exchange *exchange);
 
 /* Begins anew with other peers, as cmi_ep_restart does: sequence is above all before by more than
- * one, and the same on all ranks. */
+ * one, and the same on all ranks. With a peer that is away nothing is to be called but this. */
 void cmi_ep_stage_restart(cmi_stage_exchange *exchange, const cmi_ep_peer *peers,
                           uint64_t sequence);
 uint64_t cmi_ep_stage_next_sequence(const cmi_stage_exchange *exchange);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """`cminfer score --ep N` prints the bytes of one process: any number of ranks, of one host or two
 (which are this one) and over shared memory or UCX, redundant experts, weights and KV of every
-type, drafts, chunks; and when ranks are killed meanwhile.
+type, drafts, chunks, prompts that ranks share or not; and when ranks are killed meanwhile.
 
   ep_score.py CMINFER MODEL_DIR [--full]
 
@@ -10,6 +10,7 @@ Of all combinations a part in which every pair of values meets, or with --full a
 import itertools
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -26,11 +27,13 @@ AXES = {
     "redundant": (0, 5, 16),
     "microbatches": (0, 1, 2),
     "eplb": (0, 4),
+    "staged": (0, 1),
     "kind": tuple(range(len(KINDS))),
     "chunk": (7, 64, 512),
     "threads": (1, 4),
 }
-ALONE = {"ranks": 1, "hosts": 0, "redundant": 0, "microbatches": 0, "eplb": 0, "chunk": 2048,
+ALONE = {"ranks": 1, "hosts": 0, "redundant": 0, "microbatches": 0, "eplb": 0, "staged": 0,
+         "chunk": 2048,
          "threads": 2}
 TEXT = "ROMEO: But soft! What light through yonder window breaks? 12 + 30 = "
 
@@ -50,12 +53,14 @@ def command(cminfer, model, case, generate):
             "--ep", str(case["ranks"]), "--ep-num-redundant-experts", str(case["redundant"]),
             "--ep-microbatches", str(case["microbatches"]),
             *(["--enable-eplb", "--eplb-step-interval", str(case["eplb"])] if case["eplb"] else []),
+            *(["--ep-staged-prefill"] if case["staged"] else []),
             *hosts_of(case), "-b", str(case["chunk"]), "--threads", str(case["threads"])]
 
 
 def is_valid(case):
     if case["ranks"] == 1:
-        return all(case[name] == 0 for name in ("hosts", "redundant", "microbatches", "eplb"))
+        return all(case[name] == 0
+                   for name in ("hosts", "redundant", "microbatches", "eplb", "staged"))
     return case["hosts"] == 0 or case["ranks"] % case["hosts"] == 0
 
 
@@ -88,6 +93,9 @@ def run(args, n_hosts=1):
     for host, other in enumerate(others):
         if other.wait(timeout=600) != 0:
             sys.exit(f"{' '.join(args)}\nhost {host + 2}: exit status {other.returncode}")
+    shared = re.search(rb"rank 0: prompts were shared in (\d+) of", done.stderr)
+    if "--ep-staged-prefill" in args and "7" not in args and not (shared and int(shared[1]) > 0):
+        sys.exit(f"{' '.join(args)}\nshares no prompt: {done.stderr.decode()[-2000:]}")
     return done.stdout
 
 
@@ -139,7 +147,7 @@ def main():
     long = run(command(cminfer, model, alone, 40))
     for seed in seeds:
         case = {**ALONE, "ranks": 2 + seed % 3, "hosts": seed // 4 % 2, "kind": 2,
-                "redundant": 4 * (seed % 2),
+                "redundant": 4 * (seed % 2), "staged": seed % 2,
                 "microbatches": 1 + seed // 3 % 2, "eplb": 5 * (seed // 2 % 2), "chunk": 64}
         if not any(check_killed(cminfer, model, long, case, seed) for _ in range(20)):
             sys.exit(f"seed {seed}: the ranks were never alive to be killed")

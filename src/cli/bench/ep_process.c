@@ -74,7 +74,7 @@ static uint64_t hash_options(const cmi_bench_ep_options *opt)
 static cmi_status make_gang(joining *j, cmi_error *err)
 {
     uint8_t blob[CMI_EP_MAX_HELLO];
-    cmi_ep_hello hello = {.model = hash_options(j->opt), .n_streams = 1};
+    cmi_ep_hello hello = {.model = hash_options(j->opt), .n_regions = 1};
     cmi_gang_options opt;
     size_t n_bytes = 0;
     cmi_status st = cmi_bench_ep_region_bytes(&n_bytes, j->process->n_ranks, j->opt, err);
@@ -149,7 +149,7 @@ static cmi_status find_peer(joining *j, const cmi_gang_rank *of, cmi_error *err)
 {
     cmi_ep_peer *peer = &j->peers[of->slot];
     cmi_ep_hello hello;
-    if (!cmi_ep_read_hello(of->blob, of->blob_bytes, &hello) || hello.n_streams != 1 ||
+    if (!cmi_ep_read_hello(of->blob, of->blob_bytes, &hello) || hello.n_regions != 1 ||
         hello.model != hash_options(j->opt)) {
         return cmi_error_set(err, CMI_ERR_UNSUPPORTED,
                              "rank %u has other options than rank %u: rows, hidden, experts, top-k "
