@@ -38,7 +38,7 @@ OPTIONS = {
     "memory": {"ample": [], "tight": ["--max-total-tokens", str(TIGHT_TOKENS)]},
     "disaggregate": {"no": [], "yes": ["--disaggregate"]},
     "ranks": {"1": [], "2": ["--ep", "2", "--ep-microbatches", "2"],
-              "3": ["--ep", "3", "--ep-num-redundant-experts", "5"]},
+              "3": ["--ep", "3", "--ep-num-redundant-experts", "5", "--ep-staged-prefill"]},
 }
 ALONE = ["--threads", "2", "--no-enable-prefix-caching"]
 
@@ -275,6 +275,9 @@ def run_config(opt, requests, want, config):
     except AssertionError as e:
         findings.append(str(e))
     status = server.stop()
+    if "--ep-staged-prefill" in options and config["chunk"] == "512" and opt.requests >= 100 and \
+            not re.search(rb"prompts were shared in [1-9]", server.log):
+        findings.append("the ranks shared no prompt")
     return findings + ([f"the server's exit status is {status}"] if status != 0 else [])
 
 
