@@ -105,7 +105,12 @@ static cmi_status blame(cmi_stage_exchange *exchange, uint32_t rank)
     return cmi_ep_blame(&stage_of(exchange)->ep, rank, CMI_ERR_BAD_DATA);
 }
 
-static const cmi_stage_exchange_calls calls = {put, tell, hear, progress, blame};
+static uint64_t next_step(const cmi_stage_exchange *exchange)
+{
+    return cmi_ep_stage_next_sequence(exchange);
+}
+
+static const cmi_stage_exchange_calls calls = {put, tell, hear, progress, blame, next_step};
 
 /* ---- making ---- */
 

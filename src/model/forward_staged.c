@@ -222,7 +222,7 @@ cmi_status cmi_forward_offer(cmi_forward *f, const cmi_batch *batch, bool *is_st
     cmi_staged *s = f->staged;
     const cmi_stage_exchange_calls *calls = s->exchange->calls;
     assert(batch->mtp_hidden == NULL && batch->expert_ids == NULL);
-    s->offers_idx = (s->offers_idx + 1) % N_OFFER_WINDOWS;
+    s->offers_idx = (uint32_t)(calls->next_step(s->exchange) % N_OFFER_WINDOWS);
     *is_staged_out = false;
     cmi_status st = make_offer(s, batch);
     st = st == CMI_OK ? calls->tell(s->exchange) : st;

@@ -7,8 +7,8 @@
 
 /* Offsets in every rank's window. */
 typedef struct cmi_stage_layout {
-    /* offers: two windows in turn, since offers may follow one another; of each source a head,
-     * prompts and tokens */
+    /* offers: two windows in turn (of steps), since offers may follow one another; of each source a
+     * head, prompts and tokens */
     size_t offers, offer_prompts, offer_tokens, offer_bytes;
     /* prolog: of all staged rows; what q_b_proj reads, rows as wide as the layer's type has them,
      * its scales, and KV as stored */

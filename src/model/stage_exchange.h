@@ -40,6 +40,9 @@ typedef struct cmi_stage_exchange_calls {
     void (*progress)(cmi_stage_exchange *exchange);
     /* What came from a rank cannot be: it is at fault. Returns CMI_ERR_BAD_DATA. */
     cmi_status (*blame)(cmi_stage_exchange *exchange, uint32_t rank);
+    /* The number of the step that is told next: the same on all ranks, also after passes that some
+     * of them have not begun. */
+    uint64_t (*next_step)(const cmi_stage_exchange *exchange);
 } cmi_stage_exchange_calls;
 
 struct cmi_stage_exchange { /* what an implementation begins with */

@@ -31,6 +31,7 @@ typedef struct world {
     uint32_t max_pages;
     uint32_t leaves_at;            /* rank 1 stops at this call of its stage exchange; 0: never */
     bool lies;                     /* rank 1 about where its prompt is */
+    bool restarts;                 /* the exchange, after offers that not all ranks have made */
     float *hidden[MESH_MAX_RANKS]; /* [N_PASSES][MAX_ROWS][hidden_size] of each rank */
 } world;
 
@@ -138,10 +139,15 @@ typedef struct leaver {
     cmi_stage_exchange *inner;
     mesh_rank *rank;
     uint32_t n_calls; /* left */
+    bool misses;      /* fails, but stays */
+    cmi_ep_peer peers[MESH_MAX_RANKS];
 } leaver;
 
 static bool is_gone(leaver *l)
 {
+    if (l->misses) {
+        return true;
+    }
     if (--l->n_calls > 0) {
         return false;
     }
@@ -182,17 +188,22 @@ static cmi_status leave_blame(cmi_stage_exchange *exchange, uint32_t rank)
     return l->inner->calls->blame(l->inner, rank);
 }
 
-static const cmi_stage_exchange_calls leaver_calls = {leave_put, leave_tell, leave_hear,
-                                                      leave_progress, leave_blame};
+static uint64_t leave_next_step(const cmi_stage_exchange *exchange)
+{
+    const leaver *l = (const leaver *)exchange;
+    return l->inner->calls->next_step(l->inner);
+}
+
+static const cmi_stage_exchange_calls leaver_calls = {leave_put,      leave_tell,  leave_hear,
+                                                      leave_progress, leave_blame, leave_next_step};
 
 /* ---- a rank ---- */
 
-static cmi_stage_exchange *make_stage(mesh_rank *r)
+static cmi_stage_exchange *make_stage(mesh_rank *r, cmi_ep_peer *peers)
 {
     const world *w = r->mesh->arg;
     cmi_error err = {0};
     cmi_stage_exchange *stage = NULL;
-    cmi_ep_peer peers[MESH_MAX_RANKS];
     cmi_ep_stage_options opt = {
         .shape = {.n_ranks = r->mesh->n_ranks,
                   .max_rows = MAX_ROWS,
@@ -217,8 +228,25 @@ static cmi_stage_exchange *make_stage(mesh_rank *r)
     abort(); /* the others would wait for it */
 }
 
-static cmi_status run_passes(const mesh_rank *r, cmi_forward *forward)
+/* A view ends in the middle of offers that some ranks have not begun; all begin anew. */
+static cmi_status restart(leaver *l, cmi_forward *forward, const cmi_batch *batch, uint32_t pass)
 {
+    bool is_staged;
+    cmi_status st = CMI_OK;
+    l->misses = true;
+    if (draw(pass, l->rank->rank, 500, 2) == 0) {
+        st = cmi_forward_offer(forward, batch, &is_staged);
+    }
+    l->misses = false;
+    pthread_barrier_wait(&l->rank->mesh->barrier);
+    cmi_ep_stage_restart(l->inner, l->peers, (uint64_t)(pass + 1) << 20);
+    pthread_barrier_wait(&l->rank->mesh->barrier);
+    return st == CMI_ERR_CANCELLED ? CMI_OK : st;
+}
+
+static cmi_status run_passes(leaver *l, cmi_forward *forward)
+{
+    const mesh_rank *r = l->rank;
     const world *w = r->mesh->arg;
     rank_steps steps;
     cmi_status st = CMI_OK;
@@ -234,7 +262,8 @@ static cmi_status run_passes(const mesh_rank *r, cmi_forward *forward)
                                               .is_prefill = true};
             steps.batch.n_spans = steps.batch.n_rows = 1;
         }
-        if (w->lies || draw(w->seed, 400, pass, 4) > 0) {
+        st = w->restarts ? restart(l, forward, batch, pass) : CMI_OK;
+        if (st == CMI_OK && (w->lies || draw(w->seed, 400, pass, 4) > 0)) {
             st = cmi_forward_offer(forward, batch, &steps.batch.is_staged);
         }
         st = st == CMI_OK ? cmi_forward_run(forward, batch) : st;
@@ -253,15 +282,13 @@ static bool run_rank(mesh_rank *r)
 {
     const world *w = r->mesh->arg;
     void *kv;
-    cmi_stage_exchange *stage = make_stage(r);
-    leaver l = {.base = *stage,
-                .inner = stage,
-                .rank = r,
-                .n_calls = w->leaves_at > 0 && r->rank == 1 ? w->leaves_at : UINT32_MAX};
+    leaver l = {.rank = r, .n_calls = w->leaves_at > 0 && r->rank == 1 ? w->leaves_at : UINT32_MAX};
+    cmi_stage_exchange *stage = l.inner = make_stage(r, l.peers);
+    l.base = *stage;
     l.base.calls = &leaver_calls;
     cmi_forward *forward = make_forward(w, r->team, r->exchange, &l.base, &kv);
     MESH_NEED(forward != NULL);
-    const cmi_status st = run_passes(r, forward);
+    const cmi_status st = run_passes(&l, forward);
     r->may_be_lost = w->leaves_at > 0;
     const bool is_drained = cmi_ep_drain(r->exchange) == CMI_OK; /* what puts have still to read */
     const uint32_t culprit = cmi_ep_stage_culprit(stage);
@@ -437,6 +464,18 @@ static void a_rank_that_leaves_ends_the_pass_of_all(void **state)
     cmi_instance_close(w.instance);
 }
 
+static void ranks_begin_anew_after_offers_of_some(void **state)
+{
+    (void)state;
+    const variant bf16 = {CMI_DTYPE_BF16, CMI_QUANTIZATION_NONE, false, false};
+    world w = {.instance = open_instance(&bf16), .max_pages = ALL_PAGES, .restarts = true};
+    for (uint64_t seed = 0; seed < 2; seed++) {
+        w.seed = seed;
+        expect_same(&w, 3, NULL);
+    }
+    cmi_instance_close(w.instance);
+}
+
 static void a_rank_that_says_what_cannot_be_is_at_fault(void **state)
 {
     (void)state;
@@ -452,6 +491,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(staged_passes_give_the_bits_of_one_rank),
         cmocka_unit_test(a_rank_that_leaves_ends_the_pass_of_all),
+        cmocka_unit_test(ranks_begin_anew_after_offers_of_some),
         cmocka_unit_test(a_rank_that_says_what_cannot_be_is_at_fault),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -108,7 +108,7 @@ def ranks_of(pid):
 
 def start_ranks(opt):
     """The server, and what runs on the other hosts."""
-    options = [opt.cminfer, opt.model, *KINDS, "--ep", str(opt.ranks),
+    options = [opt.cminfer, opt.model, *KINDS, "--ep-staged-prefill", "--ep", str(opt.ranks),
                "--ep-num-redundant-experts", "5", "--enable-eplb", "--eplb-step-interval", "8"]
     if opt.hosts == 0:
         return Server(*options), []

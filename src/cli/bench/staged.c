@@ -206,8 +206,15 @@ static cmi_status pass_on_blame(cmi_stage_exchange *exchange, uint32_t rank)
     return inner->calls->blame(inner, rank);
 }
 
-static const cmi_stage_exchange_calls counted_calls = {count_put, pass_on_tell, pass_on_hear,
-                                                       pass_on_stage_progress, pass_on_blame};
+static uint64_t pass_on_next_step(const cmi_stage_exchange *exchange)
+{
+    const cmi_stage_exchange *inner = ((const counted_stage *)exchange)->inner;
+    return inner->calls->next_step(inner);
+}
+
+static const cmi_stage_exchange_calls counted_calls = {count_put,     pass_on_tell,
+                                                       pass_on_hear,  pass_on_stage_progress,
+                                                       pass_on_blame, pass_on_next_step};
 
 /* ---- a rank ---- */
 
