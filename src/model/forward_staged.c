@@ -22,19 +22,24 @@ static uint32_t q_in_values(const cmi_model_config *c)
     return c->q_lora_rank > 0 ? c->q_lora_rank : c->hidden_size;
 }
 
+/* max_positions do not matter to the layout of an offer. */
+static cmi_stage_offer_limits limits_of(const cmi_model_config *c, const cmi_stage_shape *shape,
+                                        uint32_t max_positions)
+{
+    return (cmi_stage_offer_limits){shape->max_rows, max_positions, c->vocab_size};
+}
+
 static cmi_stage_layout make_layout(const cmi_model_config *c, const cmi_kv_layout *kv,
                                     const cmi_stage_shape *shape)
 {
+    const cmi_stage_offer_limits limits = limits_of(c, shape, 0);
     const size_t n_ranks = shape->n_ranks, max_rows = shape->max_rows, rows = n_ranks * max_rows;
     const uint32_t q_n = q_in_values(c);
     const size_t q_bytes = CMI_MAX(cmi_operand_row_bytes(CMI_DTYPE_I8, q_n),
                                    cmi_operand_row_bytes(kv->operand_dtype, q_n));
     uint32_t most_heads;
     (void)cmi_staged_heads(c->num_attention_heads, shape->n_ranks, 0, &most_heads);
-    cmi_stage_layout l = {0};
-    (void)take(&l.offer_bytes, 1, sizeof(cmi_offer_head));
-    l.offer_prompts = take(&l.offer_bytes, max_rows, sizeof(cmi_stage_prompt));
-    l.offer_tokens = take(&l.offer_bytes, max_rows, sizeof(uint32_t));
+    cmi_stage_layout l = {.offer_bytes = cmi_stage_offer_bytes(&limits)};
     l.offers = take(&l.n_bytes, N_OFFER_WINDOWS * n_ranks, l.offer_bytes);
     l.q_values = take(&l.n_bytes, rows, q_bytes);
     l.q_scales = take(&l.n_bytes, rows, sizeof(float));
@@ -97,6 +102,7 @@ cmi_status cmi_staged_create(cmi_staged **staged_out, const cmi_forward_options 
     cmi_staged *s = cmi_alloc(1, sizeof *s);
     s->exchange = opt->stage;
     s->at = make_layout(opt->config, &opt->kv_layout, shape);
+    s->limits = limits_of(opt->config, shape, opt->max_positions);
     s->scratch_bytes = cut_scratch(s, opt, NULL);
     if (s->scratch_bytes > 0) { /* 0: more ranks than heads */
         cmi_status st =
@@ -158,17 +164,20 @@ static uint8_t *offer_of(const cmi_staged *s, uint32_t rank)
 
 static const uint32_t *tokens_of(const cmi_staged *s, uint32_t rank)
 {
-    return (const uint32_t *)(const void *)(offer_of(s, rank) + s->at.offer_tokens);
+    return (const uint32_t *)(const void *)(offer_of(s, rank) +
+                                            cmi_stage_offer_tokens_at(&s->limits));
 }
 
 static cmi_status make_offer(cmi_staged *s, const cmi_batch *given)
 {
     uint8_t *offer = offer_of(s, s->exchange->rank);
-    cmi_offer_head *head = (cmi_offer_head *)(void *)offer;
-    cmi_stage_prompt *prompts = (cmi_stage_prompt *)(void *)(offer + s->at.offer_prompts);
-    uint32_t *tokens = (uint32_t *)(void *)(offer + s->at.offer_tokens);
+    const size_t prompts_at = cmi_stage_offer_prompts_at();
+    const size_t tokens_at = cmi_stage_offer_tokens_at(&s->limits);
+    cmi_stage_offer_head *head = (cmi_stage_offer_head *)(void *)offer;
+    cmi_stage_prompt *prompts = (cmi_stage_prompt *)(void *)(offer + prompts_at);
+    uint32_t *tokens = (uint32_t *)(void *)(offer + tokens_at);
     uint32_t n_rows = 0;
-    *head = (cmi_offer_head){0};
+    *head = (cmi_stage_offer_head){0};
     for (uint32_t i = 0; i < given->n_spans; i++) {
         const cmi_batch_span *span = &given->spans[i];
         if (!span->is_prefill) {
@@ -181,40 +190,9 @@ static cmi_status make_offer(cmi_staged *s, const cmi_batch *given)
         n_rows += span->n_rows;
     }
     const size_t at = (size_t)(offer - s->exchange->window);
-    cmi_status st = cmi_staged_put_to_all(
-        s, at, s->at.offer_prompts + head->n_prompts * sizeof(cmi_stage_prompt));
-    return st == CMI_OK ? cmi_staged_put_to_all(s, at + s->at.offer_tokens, n_rows * sizeof *tokens)
-                        : st;
-}
-
-/* What is used as an index is inside, or the peer is at fault. */
-static bool read_offer(cmi_staged *s, const cmi_forward_options *opt, uint32_t rank)
-{
-    const uint8_t *offer = offer_of(s, rank);
-    const cmi_offer_head *head = (const cmi_offer_head *)(const void *)offer;
-    const cmi_stage_prompt *prompts =
-        (const cmi_stage_prompt *)(const void *)(offer + s->at.offer_prompts);
-    const uint32_t *tokens = tokens_of(s, rank);
-    const uint32_t max_rows = opt->max_rows, max_positions = opt->max_positions;
-    if (head->n_own_rows > max_rows || head->n_prompts > max_rows) {
-        return false;
-    }
-    uint32_t n_left = max_rows - head->n_own_rows;
-    for (uint32_t i = 0; i < head->n_prompts; i++) {
-        const cmi_stage_prompt *p = &prompts[i];
-        if (p->n_rows < 1 || p->n_rows > n_left || p->position >= max_positions ||
-            p->n_rows > max_positions - p->position) {
-            return false;
-        }
-        n_left -= p->n_rows;
-    }
-    for (uint32_t i = 0; i < max_rows - head->n_own_rows - n_left; i++) {
-        if (tokens[i] >= opt->config->vocab_size) {
-            return false;
-        }
-    }
-    s->offers[rank] = (cmi_stage_offer){head->n_own_rows, head->n_prompts, prompts};
-    return true;
+    cmi_status st =
+        cmi_staged_put_to_all(s, at, prompts_at + head->n_prompts * sizeof(cmi_stage_prompt));
+    return st == CMI_OK ? cmi_staged_put_to_all(s, at + tokens_at, n_rows * sizeof *tokens) : st;
 }
 
 cmi_status cmi_forward_offer(cmi_forward *f, const cmi_batch *batch, bool *is_staged_out)
@@ -228,7 +206,7 @@ cmi_status cmi_forward_offer(cmi_forward *f, const cmi_batch *batch, bool *is_st
     st = st == CMI_OK ? calls->tell(s->exchange) : st;
     st = st == CMI_OK ? calls->hear(s->exchange) : st;
     for (uint32_t i = 0; st == CMI_OK && i < s->exchange->shape.n_ranks; i++) {
-        if (!read_offer(s, &f->opt, i)) {
+        if (!cmi_stage_offer_read(&s->offers[i], &s->limits, offer_of(s, i))) {
             st = calls->blame(s->exchange, i);
         }
     }

@@ -3,13 +3,12 @@
 #define CMI_MODEL_FORWARD_STAGED_INTERNAL_H
 
 #include "model/forward_internal.h"
-#include "model/staged_plan.h"
+#include "model/stage_offer.h"
 
 /* Offsets in every rank's window. */
 typedef struct cmi_stage_layout {
-    /* offers: two windows in turn (of steps), since offers may follow one another; of each source a
-     * head, prompts and tokens */
-    size_t offers, offer_prompts, offer_tokens, offer_bytes;
+    /* two windows in turn (of steps), since offers may follow one another; one of each source */
+    size_t offers, offer_bytes;
     /* prolog: of all staged rows; what q_b_proj reads, rows as wide as the layer's type has them,
      * its scales, and KV as stored */
     size_t q_values, q_scales, kv_rows;
@@ -22,19 +21,14 @@ typedef struct cmi_stage_layout {
     size_t n_bytes;
 } cmi_stage_layout;
 
-/* A rank's offer as it lies in a window, followed by its prompts and their tokens. */
-typedef struct cmi_offer_head {
-    uint32_t n_own_rows, n_prompts;
-    uint8_t unused[56]; /* a cache line */
-} cmi_offer_head;
-
 struct cmi_staged {
     cmi_stage_exchange *exchange;
     cmi_stage_layout at;
-    uint32_t first_head, n_heads; /* that this rank attends with */
-    uint32_t q_skip;              /* columns of q_b_proj before them, from a whole block on */
-    size_t q_stride;              /* columns of q */
-    uint32_t offers_idx;          /* which window has those of the pass at hand */
+    cmi_stage_offer_limits limits; /* of offers */
+    uint32_t first_head, n_heads;  /* that this rank attends with */
+    uint32_t q_skip;               /* columns of q_b_proj before them, from a whole block on */
+    size_t q_stride;               /* columns of q */
+    uint32_t offers_idx;           /* which window has those of the pass at hand */
     /* the pass in progress */
     const cmi_batch *given;
     cmi_batch batch;         /* local rows, then this rank's share */
