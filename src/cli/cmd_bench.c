@@ -3,27 +3,26 @@
 #include <string.h>
 
 #include "cli/bench/bench.h"
+#include "cli/bench/model_source.h"
 #include "cli/commands.h"
 #include "engine/engine.h"
 
 typedef struct bench_options {
     cmi_model_options model;
-    bool machine, kernels, random_weights, json;
+    bool machine, kernels, json;
     const char *output;
     const char *profile;
     const char *shapes;
-    const char *config;
-    cmi_option_list overrides;
+    cmi_bench_model_source source;
     const char *routing;
     const char *n_prompt, *n_gen, *depth, *batch, *prompt_batch, *drafts;
-    uint32_t seed, pool_mib;
+    uint32_t pool_mib;
     double seconds;
     cmi_bench_kernels_options kernels_options;
     cmi_bench_models_options models_options;
     /* what they come to */
     cmi_bench_format format;
     cmi_isa isa;
-    cmi_model_config random_config;
 } bench_options;
 
 static void print_help(const cmi_option *own, const cmi_option *model)
@@ -66,26 +65,23 @@ static bool has_model_options(const bench_options *opt)
 {
     return opt->n_prompt != NULL || opt->n_gen != NULL || opt->depth != NULL ||
            opt->batch != NULL || opt->prompt_batch != NULL || opt->drafts != NULL ||
-           opt->overrides.n_items > 0 || opt->random_weights || opt->config != NULL ||
-           opt->routing != NULL || opt->models_options.with_stages;
+           opt->source.overrides.n_items > 0 || opt->source.random_weights ||
+           opt->source.config != NULL || opt->routing != NULL || opt->models_options.with_stages;
 }
 
 /* What excludes each other, what is missing. */
 static const char *what_is_wrong(const bench_options *opt)
 {
     const int n_things =
-        opt->machine + opt->kernels + (opt->model.model != NULL) + (opt->config != NULL);
+        opt->machine + opt->kernels + (opt->model.model != NULL) + (opt->source.config != NULL);
     if (n_things != 1) {
         return "bench needs MODEL, --config, --kernels or --machine, one of them";
     }
     if ((opt->machine || opt->kernels) && has_model_options(opt)) {
         return "options of models do not go with --kernels or --machine";
     }
-    if (opt->random_weights != (opt->config != NULL)) {
-        return "--config and --random-weights go together";
-    }
-    if (opt->overrides.n_items > 0 && opt->config == NULL) {
-        return "--override goes with --config";
+    if (cmi_bench_model_source_fault(&opt->source) != NULL) {
+        return cmi_bench_model_source_fault(&opt->source);
     }
     if (opt->model.max_model_len != 0) {
         return "bench takes the context's length from -p, -n and -d, not from --max-model-len";
@@ -159,8 +155,8 @@ static cmi_status check(bench_options *opt, cmi_error *err)
     if (st == CMI_OK) {
         st = parse_lists(opt, err);
     }
-    if (st == CMI_OK && opt->config != NULL) {
-        st = cmi_bench_config_load(&opt->random_config, opt->config, &opt->overrides, err);
+    if (st == CMI_OK && opt->source.config != NULL) {
+        st = cmi_bench_model_source_read(&opt->source, "bench", NULL, err);
     }
     return st;
 }
@@ -186,17 +182,13 @@ static cmi_status bench_model(bench_options *opt, cmi_bench_rig *rig, cmi_bench_
                                     .max_num_seqs = sizes.max_num_seqs,
                                     .n_kv_tokens = sizes.n_kv_tokens,
                                     .max_drafts = sizes.max_drafts,
-                                    .with_mtp = sizes.max_drafts > 0,
-                                    .random_seed = opt->seed};
+                                    .with_mtp = sizes.max_drafts > 0};
     /* A step of decode has a row for every sequence and draft. */
     uint32_t chunk = opt->model.max_num_batched_tokens;
     chunk = chunk > 0 ? chunk : (uint32_t)CMI_DEFAULT_MAX_NUM_BATCHED_TOKENS;
     opt->model.max_num_batched_tokens = CMI_MAX(chunk, sizes.max_num_seqs * (1 + sizes.max_drafts));
-    models->name = model_name(opt->config != NULL ? opt->config : opt->model.model);
-    if (opt->config != NULL) {
-        options.random_config = &opt->random_config;
-        options.model_dir = opt->config;
-    }
+    models->name = model_name(opt->source.config != NULL ? opt->source.config : opt->model.model);
+    cmi_bench_model_source_set(&opt->source, &options);
     cmi_status st = cmi_cli_open_instance(&instance, &dir, &options, &opt->model, err);
     if (st == CMI_OK && instance->max_drafts < sizes.max_drafts) {
         st = cmi_error_set(err, CMI_ERR_INVALID,
@@ -229,7 +221,7 @@ static cmi_status bench(bench_options *opt, cmi_error *err)
     return st;
 }
 
-enum { OWN_ROWS = 23 };
+enum { OWN_ROWS = 19 };
 
 static void make_table(cmi_option table[OWN_ROWS], bench_options *opt)
 {
@@ -256,13 +248,6 @@ static void make_table(cmi_option table[OWN_ROWS], bench_options *opt)
          CMI_OPTION_TEXT, &opt->routing, 0, 0},
         {"repetitions|r", "N", "of every row at least, whose median counts (default 3)",
          CMI_OPTION_UINT, &opt->models_options.repetitions, 1, CMI_BENCH_MAX_SAMPLES},
-        {"config", "FILE", "a config.json instead of a model", CMI_OPTION_TEXT, &opt->config, 0, 0},
-        {"random-weights", NULL, "with --config: make the weights in memory", CMI_OPTION_FLAG,
-         &opt->random_weights, 0, 0},
-        {"override", "NAME=VALUE", "with --config: replace a field; may come several times",
-         CMI_OPTION_LIST, &opt->overrides, 0, 0},
-        {"seed", "N", "of the random weights (default 0)", CMI_OPTION_UINT, &opt->seed, 0,
-         UINT32_MAX},
         {"kernels", NULL,
          "measure the kernels of every instruction set, and oneDNN's INT8\nproduct",
          CMI_OPTION_FLAG, &opt->kernels, 0, 0},
@@ -289,27 +274,21 @@ static void make_table(cmi_option table[OWN_ROWS], bench_options *opt)
 
 int cmi_cmd_bench(int argc, char **argv)
 {
-    if (argc > 0 && strcmp(argv[0], "serve") == 0) {
-        return cmi_cmd_bench_serve(argc - 1, argv + 1);
-    }
-    if (argc > 0 && strcmp(argv[0], "ep") == 0) {
-        return cmi_cmd_bench_ep(argc - 1, argv + 1);
-    }
-    if (argc > 0 && strcmp(argv[0], "eplb") == 0) {
-        return cmi_cmd_bench_eplb(argc - 1, argv + 1);
-    }
-    if (argc > 0 && strcmp(argv[0], "pipeline") == 0) {
-        return cmi_cmd_bench_pipeline(argc - 1, argv + 1);
-    }
-    if (argc > 0 && strcmp(argv[0], "staged") == 0) {
-        return cmi_cmd_bench_staged(argc - 1, argv + 1);
-    }
-    if (argc > 0 && strcmp(argv[0], "replay") == 0) {
-        return cmi_cmd_bench_replay(argc - 1, argv + 1);
+    static const struct {
+        const char *name;
+        int (*run)(int argc, char **argv);
+    } parts[] = {{"serve", cmi_cmd_bench_serve},   {"ep", cmi_cmd_bench_ep},
+                 {"eplb", cmi_cmd_bench_eplb},     {"pipeline", cmi_cmd_bench_pipeline},
+                 {"staged", cmi_cmd_bench_staged}, {"replay", cmi_cmd_bench_replay}};
+    for (size_t i = 0; argc > 0 && i < CMI_LEN(parts); i++) {
+        if (strcmp(argv[0], parts[i].name) == 0) {
+            return parts[i].run(argc - 1, argv + 1);
+        }
     }
     bench_options opt = {.seconds = 0.5, .pool_mib = 1024, .models_options = {.repetitions = 3}};
-    cmi_option own_table[OWN_ROWS];
+    cmi_option own_table[OWN_ROWS + CMI_BENCH_MODEL_SOURCE_OPTIONS];
     make_table(own_table, &opt);
+    cmi_bench_model_source_add_options(own_table, &opt.source);
     int exit_status;
     if (!cmi_cli_parse_any(own_table, &opt.model, print_help, argc, argv, &exit_status)) {
         return exit_status;

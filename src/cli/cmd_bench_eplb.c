@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "cli/bench/eplb.h"
+#include "cli/bench/model_source.h"
 #include "cli/bench/rig.h"
 #include "cli/commands.h"
 #include "os/host_processor.h"
@@ -13,14 +14,13 @@ enum { MAX_ROUNDS = 51 };
 
 typedef struct eplb_options {
     cmi_model_options model;
-    const char *config, *redundant, *routing;
-    cmi_option_list overrides;
-    uint32_t n_rounds, seed;
-    bool random_weights, json;
+    const char *redundant, *routing;
+    cmi_bench_model_source source;
+    uint32_t n_rounds;
+    bool json;
     /* what they come to */
     cmi_bench_list n_redundant;
     cmi_bench_eplb_options eplb;
-    cmi_model_config random_config;
 } eplb_options;
 
 static void print_help(const cmi_option *own, const cmi_option *model)
@@ -50,16 +50,6 @@ static void print_help(const cmi_option *own, const cmi_option *model)
 
 static cmi_status check(eplb_options *opt, cmi_error *err)
 {
-    if ((opt->model.model != NULL) == (opt->config != NULL)) {
-        return cmi_error_set(err, CMI_ERR_INVALID,
-                             "bench eplb needs MODEL or --config, one of them");
-    }
-    if (opt->random_weights != (opt->config != NULL)) {
-        return cmi_error_set(err, CMI_ERR_INVALID, "--config and --random-weights go together");
-    }
-    if (opt->overrides.n_items > 0 && opt->config == NULL) {
-        return cmi_error_set(err, CMI_ERR_INVALID, "--override goes with --config");
-    }
     opt->eplb.routing = CMI_BENCH_ROUTING_ZIPF;
     if (opt->routing != NULL && (!cmi_bench_routing_parse(opt->routing, &opt->eplb.routing) ||
                                  opt->eplb.routing == CMI_BENCH_ROUTING_GATE)) {
@@ -69,10 +59,9 @@ static cmi_status check(eplb_options *opt, cmi_error *err)
     cmi_status st =
         cmi_bench_list_parse(&opt->n_redundant, "redundant",
                              opt->redundant != NULL ? opt->redundant : "0", 0, 1024, err);
-    if (st == CMI_OK && opt->config != NULL) {
-        st = cmi_bench_config_load(&opt->random_config, opt->config, &opt->overrides, err);
-    }
-    return st;
+    return st == CMI_OK
+               ? cmi_bench_model_source_read(&opt->source, "bench eplb", opt->model.model, err)
+               : st;
 }
 
 static double median(const cmi_bench_eplb_result *results, uint32_t n,
@@ -164,14 +153,13 @@ static cmi_status run(eplb_options *opt, cmi_error *err)
     cmi_buf_init(&dir, 4096);
     opt->model.n_threads = CMI_MAX(n_threads / opt->eplb.n_ranks, 1u);
     opt->model.max_num_batched_tokens = CMI_MAX(opt->eplb.n_rows, (uint32_t)CMI_KV_PAGE_TOKENS);
-    *instance =
-        (cmi_instance_options){.max_model_len = CMI_KV_PAGE_TOKENS, .random_seed = opt->seed};
+    *instance = (cmi_instance_options){.max_model_len = CMI_KV_PAGE_TOKENS};
     cmi_status st = cmi_cli_instance_options(instance, &opt->model, err);
-    if (st == CMI_OK && opt->config == NULL) {
+    if (st == CMI_OK && opt->source.config == NULL) {
         st = cmi_cli_find_model(&dir, &opt->model, err);
     }
-    instance->model_dir = opt->config != NULL ? opt->config : cmi_buf_cstr(&dir);
-    instance->random_config = opt->config != NULL ? &opt->random_config : NULL;
+    instance->model_dir = cmi_buf_cstr(&dir);
+    cmi_bench_model_source_set(&opt->source, instance);
     for (uint32_t i = 0; st == CMI_OK && i < opt->n_rounds; i++) {
         for (size_t k = 0; st == CMI_OK && k < opt->n_redundant.n; k++) {
             opt->eplb.n_redundant = opt->n_redundant.values[k];
@@ -187,8 +175,9 @@ static cmi_status run(eplb_options *opt, cmi_error *err)
 
 int cmi_cmd_bench_eplb(int argc, char **argv)
 {
+    enum { N_OWN = 8 };
     eplb_options opt = {.n_rounds = 3, .eplb = {.n_ranks = 2, .n_rows = 32, .window = 200}};
-    const cmi_option own[] = {
+    cmi_option own[N_OWN + CMI_BENCH_MODEL_SOURCE_OPTIONS + 1] = {
         {"ep", "N", "ranks (default 2)", CMI_OPTION_UINT, &opt.eplb.n_ranks, 2,
          CMI_BENCH_EPLB_MAX_RANKS},
         {"redundant", "N,...", "experts of a layer beyond one of each (default 0)", CMI_OPTION_TEXT,
@@ -207,17 +196,11 @@ int cmi_cmd_bench_eplb(int argc, char **argv)
          CMI_OPTION_UINT, &opt.eplb.pause_us, 0, 1000000},
         {"rounds|r", "N", "whose medians count (default 3)", CMI_OPTION_UINT, &opt.n_rounds, 1,
          MAX_ROUNDS},
-        {"config", "FILE", "a config.json instead of a model", CMI_OPTION_TEXT, &opt.config, 0, 0},
-        {"random-weights", NULL, "with --config: make the weights in memory", CMI_OPTION_FLAG,
-         &opt.random_weights, 0, 0},
-        {"override", "NAME=VALUE", "with --config: replace a field; may come several times",
-         CMI_OPTION_LIST, &opt.overrides, 0, 0},
-        {"seed", "N", "of the random weights (default 0)", CMI_OPTION_UINT, &opt.seed, 0,
-         UINT32_MAX},
         {"json", NULL, "one JSON object a line instead of a table", CMI_OPTION_FLAG, &opt.json, 0,
          0},
         {0},
     };
+    cmi_bench_model_source_add_options(own, &opt.source);
     int exit_status;
     if (!cmi_cli_parse_any(own, &opt.model, print_help, argc, argv, &exit_status)) {
         return exit_status;

@@ -4,21 +4,20 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "cli/bench/model_source.h"
 #include "cli/bench/pipeline.h"
 #include "cli/commands.h"
 #include "engine/engine.h"
 
 typedef struct pipeline_options {
     cmi_model_options model;
-    const char *config;
-    cmi_option_list overrides;
+    cmi_bench_model_source source;
     const char *n_prompt, *batch, *delay, *routing;
-    uint32_t n_drafts, depth, seed;
-    bool random_weights, json;
+    uint32_t n_drafts, depth;
+    bool json;
     /* what they come to */
     cmi_bench_list prompts, batches, delays;
     cmi_bench_pipeline_options pipeline;
-    cmi_model_config random_config;
 } pipeline_options;
 
 static void print_help(const cmi_option *own, const cmi_option *model)
@@ -74,26 +73,15 @@ static cmi_status parse_lists(pipeline_options *opt, cmi_error *err)
 
 static cmi_status check(pipeline_options *opt, cmi_error *err)
 {
-    if ((opt->model.model != NULL) == (opt->config != NULL)) {
-        return cmi_error_set(err, CMI_ERR_INVALID,
-                             "bench pipeline needs MODEL or --config, one of them");
-    }
-    if (opt->random_weights != (opt->config != NULL)) {
-        return cmi_error_set(err, CMI_ERR_INVALID, "--config and --random-weights go together");
-    }
-    if (opt->overrides.n_items > 0 && opt->config == NULL) {
-        return cmi_error_set(err, CMI_ERR_INVALID, "--override goes with --config");
-    }
     opt->pipeline.routing = CMI_BENCH_ROUTING_UNIFORM;
     if (opt->routing != NULL && !cmi_bench_routing_parse(opt->routing, &opt->pipeline.routing)) {
         return cmi_error_set(err, CMI_ERR_INVALID,
                              "--routing takes gate, uniform or zipf, not \"%s\"", opt->routing);
     }
     cmi_status st = parse_lists(opt, err);
-    if (st == CMI_OK && opt->config != NULL) {
-        st = cmi_bench_config_load(&opt->random_config, opt->config, &opt->overrides, err);
-    }
-    return st;
+    return st == CMI_OK
+               ? cmi_bench_model_source_read(&opt->source, "bench pipeline", opt->model.model, err)
+               : st;
 }
 
 static void print_row(cmi_bench_out *out, const pipeline_options *opt,
@@ -155,15 +143,10 @@ static cmi_status run(pipeline_options *opt, cmi_error *err)
     cmi_bench_out out = {.format = opt->json ? CMI_BENCH_JSON : CMI_BENCH_MD};
     cmi_instance *in = NULL;
     cmi_buf dir;
-    cmi_instance_options options = {.max_num_seqs = 1,
-                                    .max_model_len = CMI_KV_PAGE_TOKENS,
-                                    .n_kv_tokens = CMI_KV_PAGE_TOKENS,
-                                    .random_seed = opt->seed};
+    cmi_instance_options options = {
+        .max_num_seqs = 1, .max_model_len = CMI_KV_PAGE_TOKENS, .n_kv_tokens = CMI_KV_PAGE_TOKENS};
     opt->model.max_num_batched_tokens = CMI_KV_PAGE_TOKENS; /* ranks have passes of their own */
-    if (opt->config != NULL) {
-        options.random_config = &opt->random_config;
-        options.model_dir = opt->config;
-    }
+    cmi_bench_model_source_set(&opt->source, &options);
     cmi_status st = cmi_cli_open_instance(&in, &dir, &options, &opt->model, err);
     for (size_t i = 0; st == CMI_OK && i < opt->prompts.n; i++) {
         const cmi_bench_pipeline_test test = {
@@ -182,8 +165,9 @@ static cmi_status run(pipeline_options *opt, cmi_error *err)
 
 int cmi_cmd_bench_pipeline(int argc, char **argv)
 {
+    enum { N_OWN = 9 };
     pipeline_options opt = {.pipeline = {.n_ranks = 2, .n_rounds = 11}};
-    const cmi_option own[] = {
+    cmi_option own[N_OWN + CMI_BENCH_MODEL_SOURCE_OPTIONS + 1] = {
         {"ep", "N", "ranks (default 2); each has its part of --threads", CMI_OPTION_UINT,
          &opt.pipeline.n_ranks, 1, CMI_BENCH_PIPELINE_MAX_RANKS},
         {"delay", "US,...", "added to each put and signal (default 50,200,1000)", CMI_OPTION_TEXT,
@@ -202,17 +186,11 @@ int cmi_cmd_bench_pipeline(int argc, char **argv)
          CMI_OPTION_TEXT, &opt.routing, 0, 0},
         {"rounds|r", "N", "whose median counts (default 11)", CMI_OPTION_UINT,
          &opt.pipeline.n_rounds, 1, CMI_BENCH_PIPELINE_MAX_ROUNDS},
-        {"config", "FILE", "a config.json instead of a model", CMI_OPTION_TEXT, &opt.config, 0, 0},
-        {"random-weights", NULL, "with --config: make the weights in memory", CMI_OPTION_FLAG,
-         &opt.random_weights, 0, 0},
-        {"override", "NAME=VALUE", "with --config: replace a field; may come several times",
-         CMI_OPTION_LIST, &opt.overrides, 0, 0},
-        {"seed", "N", "of the random weights (default 0)", CMI_OPTION_UINT, &opt.seed, 0,
-         UINT32_MAX},
         {"json", NULL, "one JSON object a line instead of a table", CMI_OPTION_FLAG, &opt.json, 0,
          0},
         {0},
     };
+    cmi_bench_model_source_add_options(own, &opt.source);
     int exit_status;
     if (!cmi_cli_parse_any(own, &opt.model, print_help, argc, argv, &exit_status)) {
         return exit_status;

@@ -3,19 +3,17 @@
 #include <stdio.h>
 
 #include "base/alloc.h"
+#include "cli/bench/model_source.h"
 #include "cli/bench/staged.h"
 #include "cli/commands.h"
 #include "engine/engine.h"
 
 typedef struct staged_options {
     cmi_model_options model;
-    const char *config;
-    cmi_option_list overrides;
+    cmi_bench_model_source source;
     const char *n_prompt;
-    uint32_t seed;
-    bool random_weights, json;
+    bool json;
     cmi_bench_staged_options staged;
-    cmi_model_config random_config;
 } staged_options;
 
 static void print_help(const cmi_option *own, const cmi_option *model)
@@ -41,23 +39,12 @@ static void print_help(const cmi_option *own, const cmi_option *model)
 static cmi_status check(staged_options *opt, cmi_error *err)
 {
     enum { MAX_TOKENS = 1 << 17 };
-    if ((opt->model.model != NULL) == (opt->config != NULL)) {
-        return cmi_error_set(err, CMI_ERR_INVALID,
-                             "bench staged needs MODEL or --config, one of them");
-    }
-    if (opt->random_weights != (opt->config != NULL)) {
-        return cmi_error_set(err, CMI_ERR_INVALID, "--config and --random-weights go together");
-    }
-    if (opt->overrides.n_items > 0 && opt->config == NULL) {
-        return cmi_error_set(err, CMI_ERR_INVALID, "--override goes with --config");
-    }
     cmi_status st =
         cmi_bench_list_parse(&opt->staged.prompts, "n-prompt",
                              opt->n_prompt != NULL ? opt->n_prompt : "50,1000", 1, MAX_TOKENS, err);
-    if (st == CMI_OK && opt->config != NULL) {
-        st = cmi_bench_config_load(&opt->random_config, opt->config, &opt->overrides, err);
-    }
-    return st;
+    return st == CMI_OK
+               ? cmi_bench_model_source_read(&opt->source, "bench staged", opt->model.model, err)
+               : st;
 }
 
 static void print_rows(const staged_options *opt, const cmi_bench_staged_result *r)
@@ -97,15 +84,10 @@ static cmi_status run(staged_options *opt, cmi_error *err)
     cmi_bench_staged_result result;
     cmi_instance *in = NULL;
     cmi_buf dir;
-    cmi_instance_options options = {.max_num_seqs = 1,
-                                    .max_model_len = CMI_KV_PAGE_TOKENS,
-                                    .n_kv_tokens = CMI_KV_PAGE_TOKENS,
-                                    .random_seed = opt->seed};
+    cmi_instance_options options = {
+        .max_num_seqs = 1, .max_model_len = CMI_KV_PAGE_TOKENS, .n_kv_tokens = CMI_KV_PAGE_TOKENS};
     opt->model.max_num_batched_tokens = CMI_KV_PAGE_TOKENS; /* ranks have passes of their own */
-    if (opt->config != NULL) {
-        options.random_config = &opt->random_config;
-        options.model_dir = opt->config;
-    }
+    cmi_bench_model_source_set(&opt->source, &options);
     cmi_status st = cmi_cli_open_instance(&in, &dir, &options, &opt->model, err);
     st = st == CMI_OK ? cmi_bench_staged_run(&result, in, &opt->staged, err) : st;
     if (st == CMI_OK) {
@@ -118,8 +100,9 @@ static cmi_status run(staged_options *opt, cmi_error *err)
 
 int cmi_cmd_bench_staged(int argc, char **argv)
 {
+    enum { N_OWN = 6 };
     staged_options opt = {.staged = {.n_ranks = 2, .n_rounds = 11, .chunk = 512}};
-    const cmi_option own[] = {
+    cmi_option own[N_OWN + CMI_BENCH_MODEL_SOURCE_OPTIONS + 1] = {
         {"ep", "N", "ranks (default 2); each has its part of --threads", CMI_OPTION_UINT,
          &opt.staged.n_ranks, 1, CMI_BENCH_STAGED_MAX_RANKS},
         {"n-prompt|p", "N,...", "lengths of prompts, dealt out to the ranks (default 50,1000)",
@@ -130,17 +113,11 @@ int cmi_cmd_bench_staged(int argc, char **argv)
          CMI_OPTION_UINT, &opt.staged.delay_us, 1, 1000000},
         {"rounds|r", "N", "whose median counts (default 11)", CMI_OPTION_UINT, &opt.staged.n_rounds,
          1, CMI_BENCH_STAGED_MAX_ROUNDS},
-        {"config", "FILE", "a config.json instead of a model", CMI_OPTION_TEXT, &opt.config, 0, 0},
-        {"random-weights", NULL, "with --config: make the weights in memory", CMI_OPTION_FLAG,
-         &opt.random_weights, 0, 0},
-        {"override", "NAME=VALUE", "with --config: replace a field; may come several times",
-         CMI_OPTION_LIST, &opt.overrides, 0, 0},
-        {"seed", "N", "of the random weights (default 0)", CMI_OPTION_UINT, &opt.seed, 0,
-         UINT32_MAX},
         {"json", NULL, "one JSON object a line instead of a table", CMI_OPTION_FLAG, &opt.json, 0,
          0},
         {0},
     };
+    cmi_bench_model_source_add_options(own, &opt.source);
     int exit_status;
     if (!cmi_cli_parse_any(own, &opt.model, print_help, argc, argv, &exit_status)) {
         return exit_status;
