@@ -48,7 +48,7 @@ typedef struct cmi_model_options {
     uint32_t max_drafts;
     uint32_t n_ranks;        /* cli/ranks.h; 0: 1 */
     const char *rank_hosts;  /* NULL: all on this one */
-    uint32_t rank_host;      /* this one, and one more; 0: what a launcher says */
+    uint32_t rank_host;      /* this one; UINT32_MAX: what a launcher says */
     uint32_t n_redundant;    /* replicas of experts beyond one of each */
     uint32_t n_microbatches; /* 0: as many as pay */
     bool balances;           /* experts move between ranks */

@@ -33,7 +33,8 @@ static void make_table(cmi_option table[MODEL_OPTION_ROWS], cmi_model_options *o
                                .quantization = "auto",
                                .isa = "auto",
                                .numa = "auto",
-                               .share_dir = CMI_SHARED_BLOCK_DEFAULT_DIR};
+                               .share_dir = CMI_SHARED_BLOCK_DEFAULT_DIR,
+                               .rank_host = UINT32_MAX};
     const cmi_option rows[MODEL_OPTION_ROWS] = {
         {"config", "FILE.yaml",
          "options from a file, \"key: value\" or lists; the command line wins", CMI_OPTION_CONFIG,

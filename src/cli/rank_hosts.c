@@ -7,6 +7,7 @@
 
 #include "base/crc32c.h"
 #include "cluster/launch.h"
+#include "fabric/fabric.h"
 #include "os/random.h"
 
 enum { PORTS_OF_A_RANK = 2 };
@@ -49,15 +50,16 @@ static cmi_status read_list(cmi_rank_hosts *hosts, const char *list, cmi_error *
 static cmi_status find_self(cmi_rank_hosts *hosts, uint32_t self, const char *const *env,
                             cmi_error *err)
 {
-    cmi_launch launch = {.launcher = "--ep-host"};
+    cmi_launch launch = {.launcher = "--node-rank"};
     cmi_status st = self == UINT32_MAX ? cmi_launch_read(&launch, env, err) : CMI_OK;
     if (st == CMI_ERR_NOT_FOUND) { /* no launcher */
         return CMI_OK;
     }
     hosts->self = self == UINT32_MAX ? launch.rank : self;
     if (st == CMI_OK && hosts->self >= hosts->n_hosts) {
-        return cmi_error_set(err, CMI_ERR_INVALID, "by %s this is host %u, but --ep-hosts has %u",
-                             launch.launcher, hosts->self + 1, hosts->n_hosts);
+        return cmi_error_set(err, CMI_ERR_INVALID,
+                             "by %s this is host %u (from 0 on), but --ep-hosts has %u",
+                             launch.launcher, hosts->self, hosts->n_hosts);
     }
     return st;
 }
@@ -70,12 +72,24 @@ cmi_status cmi_rank_hosts_read(cmi_rank_hosts *hosts_out, uint32_t n_ranks, cons
         snprintf(hosts_out->name, sizeof hosts_out->name, "ep-%016" PRIx64, cmi_random_seed());
         return self == UINT32_MAX
                    ? CMI_OK
-                   : cmi_error_set(err, CMI_ERR_INVALID, "--ep-host goes with --ep-hosts");
+                   : cmi_error_set(err, CMI_ERR_INVALID, "--node-rank goes with --ep-hosts");
     }
     const uint32_t crc = cmi_crc32c(cmi_crc32c(0, &n_ranks, sizeof n_ranks), list, strlen(list));
     snprintf(hosts_out->name, sizeof hosts_out->name, "ep-%08" PRIx32, crc);
     cmi_status st = read_list(hosts_out, list, err);
     return st == CMI_OK ? find_self(hosts_out, self, env, err) : st;
+}
+
+cmi_status cmi_cluster_secret_read(const char **secret_out, cmi_error *err)
+{
+    const char *secret = getenv(CMI_CLUSTER_SECRET_VARIABLE);
+    const size_t n = secret != NULL ? strlen(secret) : CMI_FABRIC_MIN_SECRET;
+    *secret_out = secret;
+    return n >= CMI_FABRIC_MIN_SECRET && n <= CMI_FABRIC_MAX_SECRET
+               ? CMI_OK
+               : cmi_error_set(err, CMI_ERR_INVALID,
+                               CMI_CLUSTER_SECRET_VARIABLE " has %d to %d characters",
+                               CMI_FABRIC_MIN_SECRET, CMI_FABRIC_MAX_SECRET);
 }
 
 const char *cmi_rank_hosts_fabric(const cmi_rank_hosts *hosts)

@@ -33,6 +33,11 @@ CMI_NODISCARD cmi_status cmi_rank_hosts_read(cmi_rank_hosts *hosts_out, uint32_t
                                              const char *list, uint32_t self,
                                              const char *const *env, cmi_error *err);
 
+/* What all processes of a cluster know, from CMINFER_CLUSTER_SECRET; NULL: it is not set.
+ * CMI_ERR_INVALID: too short or too long for a fabric. */
+#define CMI_CLUSTER_SECRET_VARIABLE "CMINFER_CLUSTER_SECRET"
+CMI_NODISCARD cmi_status cmi_cluster_secret_read(const char **secret_out, cmi_error *err);
+
 /* The kind of fabric that they need. */
 const char *cmi_rank_hosts_fabric(const cmi_rank_hosts *hosts);
 

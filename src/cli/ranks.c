@@ -15,9 +15,8 @@
 #define RANK_VARIABLE "CMINFER_EP_RANK"
 #define NAME_VARIABLE "CMINFER_EP_NAME"
 #define PARENT_VARIABLE "CMINFER_EP_PARENT"
-#define SECRET_VARIABLE "CMINFER_CLUSTER_SECRET"
 
-enum { SECRET_BYTES = 32, RING_BYTES = 1 << 18, LINE_BYTES = CMI_CLI_MAX_SECRET + 64 };
+enum { SECRET_BYTES = 32, RING_BYTES = 1 << 18, LINE_BYTES = CMI_FABRIC_MAX_SECRET + 64 };
 
 extern char **environ;
 
@@ -44,10 +43,10 @@ void cmi_cli_ranks_add_options(cmi_option *table, cmi_model_options *opt)
          "for every rank, from PORT on. The same command is started on all,\n"
          "with CMINFER_CLUSTER_SECRET set; the first one answers requests",
          CMI_OPTION_TEXT, &opt->rank_hosts, 0, 0},
-        {"ep-host", "N",
-         "which of them this is, from 1 on (default: what Slurm's srun,\n"
-         "mpirun or torchrun says, or else the first)",
-         CMI_OPTION_UINT, &opt->rank_host, 1, CMI_CLI_MAX_HOSTS},
+        {"node-rank", "N",
+         "which of them this is, from 0 on (default: what Slurm's srun,\n"
+         "mpirun or torchrun says, or else 0)",
+         CMI_OPTION_UINT, &opt->rank_host, 0, CMI_CLI_MAX_HOSTS - 1},
         {"ep-num-redundant-experts", "N",
          "replicas of experts beyond one of each, in every layer (default 0)", CMI_OPTION_UINT,
          &opt->n_redundant, 0, 1024},
@@ -80,17 +79,15 @@ static cmi_status make_secret(cmi_cli_ranks *ranks, cmi_error *err)
 {
     static const char digits[] = "0123456789abcdef";
     uint8_t random[SECRET_BYTES];
-    const char *given = getenv(SECRET_VARIABLE);
-    if (given == NULL && ranks->hosts.n_hosts > 1) {
-        return cmi_error_set(
-            err, CMI_ERR_INVALID,
-            "ranks on several hosts need the same secret in all of them: set " SECRET_VARIABLE
-            " (openssl rand -hex 32 makes one)");
+    const char *given;
+    cmi_status st = cmi_cluster_secret_read(&given, err);
+    if (st == CMI_OK && given == NULL && ranks->hosts.n_hosts > 1) {
+        st = cmi_error_set(err, CMI_ERR_INVALID,
+                           "ranks on several hosts need the same secret in all of them: "
+                           "set " CMI_CLUSTER_SECRET_VARIABLE " (openssl rand -hex 32 makes one)");
     }
-    if (given != NULL &&
-        (strlen(given) < CMI_FABRIC_MIN_SECRET || strlen(given) > CMI_CLI_MAX_SECRET)) {
-        return cmi_error_set(err, CMI_ERR_INVALID, SECRET_VARIABLE " has %d to %d characters",
-                             CMI_FABRIC_MIN_SECRET, CMI_CLI_MAX_SECRET);
+    if (st != CMI_OK) {
+        return st;
     }
     if (given != NULL) {
         snprintf(ranks->secret, sizeof ranks->secret, "%s", given);
@@ -118,7 +115,7 @@ static bool read_number(const char *text, uint32_t *out)
 static cmi_status read_environment(cmi_cli_ranks *ranks, cmi_error *err)
 {
     const char *rank = getenv(RANK_VARIABLE), *name = getenv(NAME_VARIABLE);
-    const char *secret = getenv(SECRET_VARIABLE), *parent = getenv(PARENT_VARIABLE);
+    const char *secret = getenv(CMI_CLUSTER_SECRET_VARIABLE), *parent = getenv(PARENT_VARIABLE);
     ranks->is_started = rank != NULL && name != NULL && secret != NULL && parent != NULL;
     if (!ranks->is_started) {
         return CMI_OK;
@@ -150,8 +147,8 @@ cmi_status cmi_cli_ranks_begin(cmi_cli_ranks *ranks, const cmi_model_options *op
     if (opt->n_prefill_threads > 0) {
         return cmi_error_set(err, CMI_ERR_INVALID, "--disaggregate does not go with --ep yet");
     }
-    cmi_status st = cmi_rank_hosts_read(&ranks->hosts, ranks->n, opt->rank_hosts,
-                                        opt->rank_host - 1, (const char *const *)environ, err);
+    cmi_status st = cmi_rank_hosts_read(&ranks->hosts, ranks->n, opt->rank_hosts, opt->rank_host,
+                                        (const char *const *)environ, err);
     ranks->first = cmi_rank_hosts_first(&ranks->hosts);
     ranks->n_local = cmi_rank_hosts_count(&ranks->hosts);
     st = st == CMI_OK ? read_environment(ranks, err) : st;
@@ -164,7 +161,7 @@ cmi_status cmi_cli_ranks_start(cmi_cli_ranks *ranks, uint32_t place, cmi_error *
     const char *const env[] = {rank, name, secret, parent, NULL};
     snprintf(rank, sizeof rank, RANK_VARIABLE "=%u", place);
     snprintf(name, sizeof name, NAME_VARIABLE "=%s", ranks->hosts.name);
-    snprintf(secret, sizeof secret, SECRET_VARIABLE "=%s", ranks->secret);
+    snprintf(secret, sizeof secret, CMI_CLUSTER_SECRET_VARIABLE "=%s", ranks->secret);
     snprintf(parent, sizeof parent, PARENT_VARIABLE "=%d", cmi_child_own_pid());
     return cmi_child_start(&ranks->children[place], program_argv, env, err);
 }

@@ -12,15 +12,13 @@
 #include "cli/rank_hosts.h"
 #include "os/child.h"
 
-enum { CMI_CLI_MAX_SECRET = 256 };
-
 typedef struct cmi_cli_ranks {
     uint32_t n;              /* 1: no ranks; this process has it all */
     uint32_t first, n_local; /* ranks of this host: those that its first process starts */
     bool is_started;         /* by a first process */
     uint32_t place;          /* of this process, once it has joined */
     cmi_rank_hosts hosts;
-    char secret[CMI_CLI_MAX_SECRET + 1];
+    char secret[CMI_FABRIC_MAX_SECRET + 1];
     cmi_child children[CMI_CLI_MAX_RANKS]; /* by place */
     /* of a process with a place */
     bool spins; /* for long, since nobody else needs its processors */

@@ -56,11 +56,11 @@ class Usage(unittest.TestCase):
                 (["--ep", "2", "--ep-hosts", "a:7000,b"], {}, '"b" is not host:port'),
                 (["--ep", "2", "--ep-hosts", "local:x"], {}, "not host:port"),
                 (["--ep", "2", "--ep-hosts", "a:65534"], {}, "4 ports"),
-                (["--ep", "2", "--ep-host", "1"], {}, "--ep-hosts"),
-                (["--ep", "4", *hosts, "--ep-host", "3"], {}, "host 3"),
-                (["--ep", "4", *hosts], slurm, "by Slurm this is host 6"),
+                (["--ep", "2", "--node-rank", "0"], {}, "--ep-hosts"),
+                (["--ep", "4", *hosts, "--node-rank", "2"], {}, "this is host 2"),
+                (["--ep", "4", *hosts], slurm, "by Slurm this is host 5"),
                 (["--ep", "4", *hosts], {}, "set CMINFER_CLUSTER_SECRET"),
-                (["--ep", "2"], {"CMINFER_CLUSTER_SECRET": "short"}, "16 to 256"),
+                (["--ep", "2"], {"CMINFER_CLUSTER_SECRET": "short"}, "16 to 1024"),
                 (hosts, {}, "--ep")):
             clean = {k: v for k, v in os.environ.items() if k != "CMINFER_CLUSTER_SECRET"}
             result = run("score", TINY, "--text", "hi", *args, env={**clean, **env})

@@ -85,14 +85,14 @@ def pairwise(cases, seed):
 
 def run(args, n_hosts=1):
     """What the first host prints."""
-    others = [subprocess.Popen([*args, "--ep-host", str(host + 2)], stderr=subprocess.DEVNULL)
+    others = [subprocess.Popen([*args, "--node-rank", str(host + 1)], stderr=subprocess.DEVNULL)
               for host in range(n_hosts - 1)]
     done = subprocess.run(args, capture_output=True, timeout=1200)
     if done.returncode != 0:
         sys.exit(f"{' '.join(args)}\nexit status {done.returncode}: {done.stderr.decode()[-2000:]}")
     for host, other in enumerate(others):
         if other.wait(timeout=600) != 0:
-            sys.exit(f"{' '.join(args)}\nhost {host + 2}: exit status {other.returncode}")
+            sys.exit(f"{' '.join(args)}\nhost {host + 1}: exit status {other.returncode}")
     shared = re.search(rb"rank 0: prompts were shared in (\d+) of", done.stderr)
     if "--ep-staged-prefill" in args and "7" not in args and not (shared and int(shared[1]) > 0):
         sys.exit(f"{' '.join(args)}\nshares no prompt: {done.stderr.decode()[-2000:]}")

@@ -117,7 +117,7 @@ def start_ranks(opt):
     options += ["--ep-hosts", ",".join(f"127.0.0.1:{first + host * n_ports}"
                                        for host in range(opt.hosts))]
     os.environ["CMINFER_CLUSTER_SECRET"] = f"{random.SystemRandom().getrandbits(128):032x}"
-    others = [Server(*options, "--ep-host", str(host + 1), wait=False)
+    others = [Server(*options, "--node-rank", str(host), wait=False)
               for host in range(1, opt.hosts)]
     return Server(*options), others
 

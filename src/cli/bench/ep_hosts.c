@@ -4,11 +4,10 @@
 #include <string.h>
 
 #include "cli/bench/ep_process.h"
+#include "cli/rank_hosts.h"
 #include "cluster/launch.h"
 #include "fabric/fabric.h"
 #include "os/tcp_socket.h"
-
-#define SECRET_VARIABLE "CMINFER_CLUSTER_SECRET"
 
 enum { DEFAULT_PORT = 29500 }; /* where torchrun's ranks meet, too */
 
@@ -16,16 +15,15 @@ extern char **environ;
 
 static cmi_status read_secret(cmi_bench_ep_process *process, cmi_error *err)
 {
-    const char *secret = getenv(SECRET_VARIABLE);
-    const size_t n = secret != NULL ? strlen(secret) : 0;
-    if (n < CMI_FABRIC_MIN_SECRET || n > CMI_FABRIC_MAX_SECRET) {
-        return cmi_error_set(err, CMI_ERR_INVALID,
-                             "ranks in processes prove to each other that they know a secret: set "
-                             "%s to the same %d to %d bytes for all of them",
-                             SECRET_VARIABLE, CMI_FABRIC_MIN_SECRET, CMI_FABRIC_MAX_SECRET);
+    const char *secret;
+    cmi_status st = cmi_cluster_secret_read(&secret, err);
+    if (st == CMI_OK && secret == NULL) {
+        st = cmi_error_set(err, CMI_ERR_INVALID,
+                           "ranks in processes prove to each other that they know a secret: "
+                           "set " CMI_CLUSTER_SECRET_VARIABLE " to the same in all of them");
     }
     process->secret = secret;
-    return CMI_OK;
+    return st;
 }
 
 /* An address of a host, which may be an IPv6 one. */
